@@ -1,0 +1,50 @@
+"""Links into the textbook: ``[power iteration](book:power-iteration)``.
+
+The page shows "power iteration (book §2.1.2)", with the number taken from ``book/sections.yml``.
+The textbook has no address of its own to link to, so the result is text, with the section's title
+and its number in version 1 on hover.
+"""
+
+from __future__ import annotations
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+from companion_lib import sections
+
+LOGGER = logging.getLogger(__name__)
+SCHEME = "book:"
+
+
+def describe(anchor: str) -> tuple[str, str]:
+    """Return the short form ``book §2.1.1`` and the long form with title and version-1 number."""
+    section = sections.section(anchor)
+    older = f" (version 1: {section.v1})" if section.v1 else " (new in version 2)"
+    return f"book §{section.v2}", f"Section {section.v2}, {section.title}{older}"
+
+
+class BookLinks(SphinxTransform):
+    """Replace each ``book:`` link by its text and the section's number."""
+
+    default_priority = 210
+
+    def apply(self, **kwargs: object) -> None:
+        for link in list(self.document.findall(nodes.reference)):
+            if not link.get("refuri", "").startswith(SCHEME):
+                continue
+            anchor = link["refuri"].removeprefix(SCHEME)
+            try:
+                short, long = describe(anchor)
+            except sections.UnknownSection as error:
+                LOGGER.warning("%s", error, location=link)
+                continue
+            number = nodes.abbreviation("", short, explanation=long)
+            text = nodes.inline("", "", *link.children, classes=["book-link"])
+            text += [nodes.Text(" ("), number, nodes.Text(")")]
+            link.replace_self(text)
+
+
+def setup(app: Sphinx) -> None:
+    app.add_transform(BookLinks)

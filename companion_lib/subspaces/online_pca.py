@@ -1,0 +1,136 @@
+"""Online PCA: learn principal components from one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from companion_lib.subspaces.pca import check_count, check_features
+from companion_lib.subspaces.power import orthonormalize
+from companion_lib.validation import check_like, check_tensor, working
+
+
+class OnlinePCA:
+    """Leading components of a stream of samples, by Oja's rule.
+
+    Each sample pulls the basis toward itself, and the basis is made orthonormal again,
+
+        U <- orthonormalize(U + gain x x^T U),
+
+    a stochastic power iteration: one sample stands for the covariance. It keeps ``k d`` numbers
+    and no sample. The stream is taken to have mean zero.
+
+    Parameters
+    ----------
+    dim : int
+        Number of coordinates ``d`` of a sample.
+    k : int
+        Number of components, between 1 and ``dim``.
+    gain : float or callable
+        Step size, positive, in units of one over variance; a callable gets the step's number,
+        1, 2, ..., so ``gain=lambda t: 5 / (100 + t)`` cools down.
+    generator : torch.Generator, optional
+        Source of the random start, drawn at the first sample in its dtype and on its device.
+    start : Tensor, shape (k, d), optional
+        First components, orthonormal rows, instead of a random start.
+
+    Attributes
+    ----------
+    components : Tensor, shape (k, d)
+        Current components, orthonormal rows.
+    steps : int
+        Samples seen.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size or gain is out of range, or a sample has another size, dtype or device than the
+        first, or is not finite.
+
+    Notes
+    -----
+    A constant gain never settles: for a small ``gain`` and Gaussian samples, the mean of
+    ``sin^2`` of the angle to the leading eigenvector levels off at
+
+        gain / 2 * sum_{j > 1} lambda_1 lambda_j / (lambda_1 - lambda_j),
+
+    and in return it follows a drifting distribution. A gain that falls like ``1 / t`` converges,
+    and then follows nothing.
+
+    For half-precision samples the state is kept in float32.
+
+    Book: section ``online-pca``. Oja (1982).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        k: int = 1,
+        gain: float | Callable[[int], float] = 0.01,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+    ) -> None:
+        self.dim = check_count(dim, "dim")
+        self.k = check_count(k, "k", dim, "dim")
+        self.gain = gain
+        self.steps = 0
+        self._generator = generator
+        self._basis: Tensor | None = None
+        if not callable(gain):
+            _check_gain(gain)
+        if start is not None:
+            self._set_start(start)
+
+    @property
+    def components(self) -> Tensor:
+        """Current components ``(k, d)``, orthonormal rows, in the dtype of the samples."""
+        if self._basis is None:
+            raise RuntimeError("components are drawn at the first sample; call step or fit first")
+        return self._basis.T.to(self._dtype)
+
+    def step(self, x: Tensor) -> OnlinePCA:
+        """Learn from one sample ``x`` ``(d,)``; return ``self``."""
+        check_tensor(x, "x", ndim=1)
+        self._update(self._prepare(x, "x", (self.dim,)))
+        return self
+
+    def fit(self, X: Tensor) -> OnlinePCA:
+        """Learn from the rows of ``X`` ``(n, d)`` in order, as by :meth:`step`; return ``self``."""
+        check_features(X, self.dim)
+        for x in self._prepare(X, "X", tuple(X.shape)):
+            self._update(x)
+        return self
+
+    def _update(self, x: Tensor) -> None:
+        self.steps += 1
+        gain = _check_gain(self.gain(self.steps)) if callable(self.gain) else self.gain
+        self._basis = orthonormalize(self._basis + gain * torch.outer(x, x @ self._basis))
+
+    def _prepare(self, samples: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Check samples against the state, after drawing it if they are the first."""
+        if self._basis is None:
+            like = {"dtype": working(samples).dtype, "device": samples.device}
+            draw = torch.randn(self.dim, self.k, generator=self._generator, **like)
+            self._basis, self._dtype = orthonormalize(draw), samples.dtype
+        probe = self._basis.new_empty(0, dtype=self._dtype)
+        return working(check_like(samples, name, shape, probe))
+
+    def _set_start(self, start: Tensor) -> None:
+        check_features(start, self.dim, "start")
+        check_like(start, "start", (self.k, self.dim), start)
+        W = working(start)
+        gap = float((W @ W.T - torch.eye(self.k, dtype=W.dtype, device=W.device)).abs().max())
+        if gap > torch.finfo(start.dtype).eps ** 0.5:
+            raise ValueError(f"start must have orthonormal rows, got products off by {gap:.2g}")
+        self._basis, self._dtype = W.T, start.dtype
+
+    def __repr__(self) -> str:
+        return f"OnlinePCA(dim={self.dim}, k={self.k}, steps={self.steps})"
+
+
+def _check_gain(gain: float) -> float:
+    if not 0 < gain < float("inf"):
+        raise ValueError(f"gain must be positive and finite, got {gain}")
+    return gain

@@ -1,0 +1,207 @@
+"""State a claim, check it, print one line that never changes, and keep a record.
+
+A claim that fails raises. One that holds prints a line without measured digits, so the same
+notebook prints the same text everywhere, and ``parse_claims`` reads those lines back for the
+site's list of claims.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from companion_lib.sections import section
+
+LINE = re.compile(r"✓ (?P<text>.+?)(?:  \[(?P<note>[^\[\]]+)\])?")
+NUMBER = re.compile(r"(\d+|[A-Z])(\.\d+)*")
+SEPARATOR = " · "
+
+
+class VerificationError(AssertionError):
+    """A claim that does not hold."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that held.
+
+    ``section`` is the book's number, such as ``"2.1.1"``, and ``tolerance`` the printed
+    criterion, such as ``"rtol 1e-10"`` or ``"below 0.05"``; either may be empty.
+    """
+
+    text: str
+    section: str = ""
+    tolerance: str = ""
+
+    def __str__(self) -> str:
+        note = SEPARATOR.join(part for part in (self.section, self.tolerance) if part)
+        return f"✓ {self.text}" + (f"  [{note}]" if note else "")
+
+
+def parse_claims(text: str) -> list[Claim]:
+    """Read the claims back from printed output; other lines are skipped.
+
+    Examples
+    --------
+    >>> parse_claims("✓ eigenvectors are orthonormal  [2.1.1 · atol 1e-12]")
+    [Claim(text='eigenvectors are orthonormal', section='2.1.1', tolerance='atol 1e-12')]
+    """
+    return [_parse(match) for match in map(LINE.fullmatch, text.splitlines()) if match]
+
+
+def _parse(match: re.Match) -> Claim:
+    first, _, rest = (match["note"] or "").partition(SEPARATOR)
+    if NUMBER.fullmatch(first):
+        return Claim(match["text"], first, rest)
+    return Claim(match["text"], "", match["note"] or "")
+
+
+def verify(claim: str, lhs, rhs, *, rtol=1e-5, atol=0.0, source: str | None = None) -> None:
+    """Check that ``lhs`` equals ``rhs``, entry by entry.
+
+    Holds if ``|lhs - rhs| <= atol + rtol * |rhs|`` everywhere, as in numpy. An entry of
+    ``rhs`` that is exactly zero is therefore checked by ``atol`` alone.
+
+    Parameters
+    ----------
+    claim : str
+        What holds, on one line.
+    lhs, rhs : Tensor, numpy.ndarray or number
+        The two sides, of one shape; a single number is compared with every entry.
+    rtol, atol : number or scalar Tensor
+        Relative and absolute tolerance. A plain number is printed with the claim. Pass one
+        computed from data (say, five standard errors) as a tensor: its digits are not printed.
+    source : str, optional
+        Anchor of the book's section; see ``companion_lib.sections``.
+
+    Raises
+    ------
+    VerificationError
+        If any entry deviates too far or is NaN, the shapes differ, or there is nothing to
+        compare. The message has the entry that deviates most among those that fail.
+    ValueError
+        If the claim is not one line, a tolerance is negative, or ``rtol`` is 1 or more.
+
+    Examples
+    --------
+    >>> verify("the trace is the sum of the eigenvalues", 3.0, 3.0, rtol=1e-12, source="pca")
+    ✓ the trace is the sum of the eigenvalues  [2.1.1 · rtol 1e-12]
+    """
+    record = _claim(claim, source, _tolerance(rtol, atol))
+    rtol, atol = float(rtol), float(atol)
+    if not (0 <= rtol < 1 and 0 <= atol < float("inf")):
+        raise ValueError(f"rtol must be in [0, 1) and atol in [0, inf), got {rtol} and {atol}")
+    lhs, rhs = _pair(claim, lhs, rhs, "lhs", "rhs")
+    # isclose has the infinities right: equal ones agree, and inf is close to nothing else.
+    holds = torch.isclose(lhs, rhs, rtol=rtol, atol=atol)
+    allowed = f"allowed is atol {atol} + rtol {rtol} times |rhs|"
+    _settle(record, holds, (lhs - rhs).abs(), {"lhs": lhs, "rhs": rhs}, allowed)
+
+
+def below(claim: str, value, bound, *, source: str | None = None) -> None:
+    """Check that every entry of ``value`` is strictly below ``bound``.
+
+    The bound is printed with the claim if it is a plain number; a tensor is taken for a
+    measured one and its digits are not printed. See ``verify`` for the rest.
+    """
+    _compare(claim, value, bound, source, "below", torch.lt)
+
+
+def above(claim: str, value, bound, *, source: str | None = None) -> None:
+    """Check that every entry of ``value`` is strictly above ``bound``; see ``verify.below``."""
+    _compare(claim, value, bound, source, "above", torch.gt)
+
+
+def true(claim: str, condition, *, source: str | None = None) -> None:
+    """Check that ``condition``, a bool or a tensor or array of them, is true throughout.
+
+    Raises
+    ------
+    VerificationError
+        If an entry is false, or there is none. The message has the index of the first.
+    TypeError
+        If the condition is not boolean: a number that happens to be nonzero proves nothing.
+    """
+    record = _claim(claim, source, "")
+    condition = _tensor(condition, "condition")
+    if condition.dtype != torch.bool:
+        raise TypeError(f"condition must be boolean, got {condition.dtype}")
+    _settle(record, condition, (~condition).double(), {"condition": condition}, "must be True")
+
+
+verify.below, verify.above, verify.true = below, above, true
+verify.claims = []  # every claim that held in this session, in order
+
+
+def _compare(claim: str, value, bound, source: str | None, word: str, relation) -> None:
+    record = _claim(claim, source, _named(word, bound))
+    value, bound = _pair(claim, value, bound, "value", "bound")
+    if value.is_complex() or bound.is_complex():
+        raise TypeError("complex numbers have no order; compare their absolute values")
+    values = {"value": value, "bound": bound}
+    _settle(record, relation(value, bound), (value - bound).abs(), values, f"must be {word}")
+
+
+def _claim(text: str, source: str | None, tolerance: str) -> Claim:
+    """Make the claim's record; its printed line must read back as the same claim."""
+    record = Claim(text, section(source).v2 if source is not None else "", tolerance)
+    if "  " in text or parse_claims(str(record)) != [record]:
+        raise ValueError(f"a claim is one line of text with single spaces, got {text!r}")
+    return record
+
+
+def _tolerance(rtol, atol) -> str:
+    used = [(name, value) for name, value in (("rtol", rtol), ("atol", atol)) if float(value) != 0]
+    return " + ".join(_named(name, value) for name, value in used) or "exact"
+
+
+def _named(word: str, value) -> str:
+    """Append a number to the word if its author wrote it: only those are the same everywhere."""
+    if type(value) not in (int, float):
+        return word
+    return f"{word} {value!r}".replace("e-0", "e-")
+
+
+def _tensor(value, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, bool | int | float | complex | np.ndarray | np.generic | list | tuple):
+        return torch.as_tensor(np.asarray(value))
+    raise TypeError(f"{name} must be a tensor, an array or a number, got {type(value).__name__}")
+
+
+def _pair(claim: str, left, right, left_name: str, right_name: str) -> tuple[Tensor, Tensor]:
+    left, right = _tensor(left, left_name), _tensor(right, right_name)
+    if left.shape != right.shape and left.ndim and right.ndim:
+        shapes = f"{left_name} {tuple(left.shape)} and {right_name} {tuple(right.shape)}"
+        raise VerificationError(f"not verified: {claim}\n  shapes differ: {shapes}")
+    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float64)
+    return torch.broadcast_tensors(left.to(dtype), right.to(dtype))
+
+
+def _settle(record: Claim, holds: Tensor, deviation: Tensor, values: dict, criterion: str) -> None:
+    """Print and record the claim if it holds everywhere, else raise with the worst entry."""
+    if holds.numel() == 0:
+        raise VerificationError(f"not verified: {record.text}\n  there is nothing to compare")
+    if not holds.all():
+        raise VerificationError(_failure(record, holds, deviation, values, criterion))
+    print(record)
+    verify.claims.append(record)
+
+
+def _failure(record: Claim, holds: Tensor, deviation: Tensor, values: dict, criterion: str) -> str:
+    """Describe the failing entry that deviates most; NaN is the worst of all."""
+    deviation = deviation.nan_to_num(nan=float("inf")).masked_fill(holds, -1)
+    index = tuple(int(i) for i in np.unravel_index(int(deviation.argmax()), holds.shape))
+    found = ", ".join(f"{name} = {value[index].item()}" for name, value in values.items())
+    lines = [f"not verified: {record.text}", f"  {found}; {criterion}"]
+    if holds.ndim:
+        failing = f"{int((~holds).sum())} of {holds.numel()} entries fail"
+        lines.append(f"  largest deviation {deviation[index].item():.3g} at index {index}; {failing}")
+    else:
+        lines.append(f"  deviation {deviation.item():.3g}")
+    return "\n".join(lines)

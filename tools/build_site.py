@@ -1,0 +1,56 @@
+"""Build the site from clean, with every warning an error: ``python tools/build_site.py _build``.
+
+A second build over an old one forgives warnings, because unchanged pages are not read again;
+so the old one is removed first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commit_date(root: Path) -> str | None:
+    """Return the last commit's time in seconds, which the pages show as their date."""
+    command = ["git", "-C", str(root), "log", "-1", "--format=%ct"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() or None
+
+
+def build(output: Path, root: Path = ROOT) -> Path:
+    """Build the book at ``root`` into ``output/html`` and return that folder.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If Sphinx warns about anything or fails; what it printed is in ``.stdout``.
+    """
+    target = output / "_build" if output.name != "_build" else output
+    shutil.rmtree(target, ignore_errors=True)
+    env = dict(os.environ)
+    date = commit_date(root)
+    if date is not None:
+        env.setdefault("SOURCE_DATE_EPOCH", date)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root)]
+    command += ["--path-output", str(target.parent), "--warningiserror", "--keep-going", "--quiet"]
+    result = subprocess.run(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if result.returncode != 0:
+        raise subprocess.CalledProcessError(result.returncode, command, result.stdout)
+    return target / "html"
+
+
+if __name__ == "__main__":
+    try:
+        print(f"Built {build(Path(sys.argv[1]).resolve())}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.stdout}\nThe site was not built: the warnings above are errors here.")
