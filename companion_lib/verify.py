@@ -149,8 +149,8 @@ def _compare(claim: str, value, bound, source: str | None, word: str, relation) 
 def _claim(text: str, source: str | None, tolerance: str) -> Claim:
     """Make the claim's record; its printed line must read back as the same claim."""
     record = Claim(text, section(source).v2 if source is not None else "", tolerance)
-    if "  " in text or parse_claims(str(record)) != [record]:
-        raise ValueError(f"a claim is one line of text with single spaces, got {text!r}")
+    if text != " ".join(text.split()) or parse_claims(str(record)) != [record]:
+        raise ValueError(f"a claim must be one line of text with single spaces, got {text!r}")
     return record
 
 
@@ -169,8 +169,10 @@ def _named(word: str, value) -> str:
 def _tensor(value, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().cpu()
-    if isinstance(value, bool | int | float | complex | np.ndarray | np.generic | list | tuple):
-        return torch.as_tensor(np.asarray(value))
+    if isinstance(value, list | tuple):  # entry by entry: the entries may be tensors
+        return torch.stack([_tensor(entry, name) for entry in value]) if value else torch.empty(0)
+    if isinstance(value, bool | int | float | complex | np.ndarray | np.generic):
+        return torch.tensor(np.asarray(value))
     raise TypeError(f"{name} must be a tensor, an array or a number, got {type(value).__name__}")
 
 
@@ -198,10 +200,8 @@ def _failure(record: Claim, holds: Tensor, deviation: Tensor, values: dict, crit
     deviation = deviation.nan_to_num(nan=float("inf")).masked_fill(holds, -1)
     index = tuple(int(i) for i in np.unravel_index(int(deviation.argmax()), holds.shape))
     found = ", ".join(f"{name} = {value[index].item()}" for name, value in values.items())
-    lines = [f"not verified: {record.text}", f"  {found}; {criterion}"]
+    gap = f"deviation {deviation[index].item():.3g}"
     if holds.ndim:
         failing = f"{int((~holds).sum())} of {holds.numel()} entries fail"
-        lines.append(f"  largest deviation {deviation[index].item():.3g} at index {index}; {failing}")
-    else:
-        lines.append(f"  deviation {deviation.item():.3g}")
-    return "\n".join(lines)
+        gap = f"largest {gap} at index {index}; {failing}"
+    return f"not verified: {record.text}\n  {found}; {criterion}\n  {gap}"

@@ -10,6 +10,7 @@ from torch import Tensor
 from companion_lib.exercises.grading import (
     as_number,
     as_tensor,
+    ask,
     ask_number,
     ask_tensor,
     ask_tuple,
@@ -160,13 +161,17 @@ def local_maximizers(answer: Callable) -> None:
         d = len(k)
         positive = [i for i, entry in enumerate(values) if entry > 0]
         supports = [[i] for i in positive] or [list(range(d))]
-        found = ask_tensor(answer, where, k, shape=(len(supports), d)).abs()
-        need_equal(found.norm(dim=1), torch.ones(len(found)), where, "a row is not of unit norm")
+        found = ask(answer, where, k)
+        rows = len(found) if isinstance(found, Tensor) and found.ndim else 0
+        found = as_tensor(found, "your answer", where, (rows, d)).abs()
+        need(rows > 0, where, "there is at least one local maximizer")
+        need_equal(found.norm(dim=1), torch.ones(rows), where, "a row is not of unit norm")
         for w in found:
             failure = f"the row {[round(entry, 3) for entry in w.tolist()]} is"
             zero = torch.zeros_like(w)
             need_equal(_gradient(w, k), zero, where, f"{failure} no critical point")
             top = float(torch.linalg.eigvalsh(_hessian(w, k)).max())
             need(top < 1e-9, where, f"{failure} critical, but one can still climb from it")
-        distances = torch.cdist(found, found) + 2 * torch.eye(len(found), dtype=found.dtype)
-        need(float(distances.min()) > 1e-6, where, "two rows are the same up to signs")
+        gaps = torch.cdist(found, found) + 2 * torch.eye(rows, dtype=found.dtype)
+        need(bool((gaps > 1e-6).all()), where, "two rows are the same up to signs")
+        need(rows == len(supports), where, f"{rows} found, but there are more local maximizers")

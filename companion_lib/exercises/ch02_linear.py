@@ -168,7 +168,7 @@ def whiten_rows(answer: Callable) -> None:
         white = ask_tensor(answer, where, Y, shape=tuple(Y.shape))
         second = white.T @ white / len(Y)
         size = float(second.diagonal().mean())
-        failure = f"the second moment of your rows is not I (mean of its diagonal {size:.3g})"
+        failure = f"the second moment of your rows is not I; its diagonal averages {size:.3g}"
         need_equal(second, torch.eye(Y.shape[1], dtype=Y.dtype), where, failure)
         failure = "the rows are white, but they are not the ones the symmetric root gives"
         need_equal(white, _white(Y), where, failure)

@@ -106,7 +106,7 @@ def _grows(D: Tensor, step: float, rng: torch.Generator) -> bool:
 def largest_stable_step(answer: Callable) -> None:
     rng = generator()
     for m, d in ((1, 1), (8, 8), (20, 6), (3, 10)):
-        where = f"a dictionary of {m} atoms in dimension {d}"
+        where = f"a dictionary of shape ({m}, {d})"
         D = 2 * normal(m, d, generator=rng)
         step = ask_number(answer, where, D)
         need(step > 0, where, f"the step must be positive, got {step:.3g}")

@@ -72,7 +72,10 @@ def sphere_hessian(answer: Callable) -> None:
     for d in (1, 2, 5):
         where = f"d = {d}"
         f, u = _smooth_function((d,), rng), _unit(d, rng)
-        gradient, hessian = torch.func.grad(f)(u), torch.func.hessian(f)(u)
+        gradient, hessian = (
+            torch.autograd.functional.jacobian(f, u),
+            torch.autograd.functional.hessian(f, u),
+        )
         H = ask_tensor(answer, where, u, gradient, hessian, shape=(d, d))
         need_equal(H @ u, torch.zeros_like(u), where, "your Hessian does not vanish on u")
         need_equal(H, H.T, where, "your Hessian is not symmetric")
@@ -80,7 +83,7 @@ def sphere_hessian(answer: Callable) -> None:
             v = normal(d, generator=rng)
             v = torch.nn.functional.normalize(v - (u @ v) * u, dim=0)
             bend = second_derivative(lambda t, f=f, u=u, v=v: f(t.cos() * u + t.sin() * v))
-            failure = "vᵀHv is not the second derivative of f along the great circle through u and v"
+            failure = "vᵀHv is not the second derivative of f along the great circle from u to v"
             need_equal(v @ H @ v, bend, where, failure)
 
 
@@ -116,10 +119,10 @@ def group_hessian(answer: Callable) -> None:
     rng = generator()
     for where, Q in _points_on_group(rng):
         f = _smooth_function(tuple(Q.shape), rng)
-        gradient = torch.func.grad(f)(Q)
+        gradient = torch.autograd.functional.jacobian(f, Q)
 
         def hessian(Delta: Tensor, f: Callable = f, Q: Tensor = Q) -> Tensor:
-            return torch.func.jvp(torch.func.grad(f), (Q,), (Delta,))[1]
+            return torch.autograd.functional.hvp(f, Q, Delta)[1]
 
         def bend(Omega: Tensor, f: Callable = f, Q: Tensor = Q) -> float:
             return second_derivative(lambda t: f(Q @ torch.matrix_exp(t * Omega)))

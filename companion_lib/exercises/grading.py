@@ -60,9 +60,15 @@ class Result:
         """Show nothing: ``check`` has printed the line when a cell ends with it."""
 
 
+def _split(name: str) -> tuple[str, str, int, str]:
+    """Return chapter, "E" for an exercise of our own, number and part: "2.E2a" is 2, E, 2, a."""
+    chapter, ours, number, part = re.fullmatch(r"(\w+)\.(E?)(\d+)([a-z]?)", name).groups()
+    return chapter, ours, int(number), part
+
+
 def _title(name: str) -> str:
-    number, part = re.fullmatch(r"(.*\d)([a-z]?)", name).groups()
-    return f"Exercise {number} ({part})" if part else f"Exercise {number}"
+    chapter, ours, number, part = _split(name)
+    return f"Exercise {chapter}.{ours}{number}" + (f" ({part})" if part else "")
 
 
 def exercise(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -76,8 +82,8 @@ def exercise(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def names() -> list[str]:
-    """Return the names of all exercises that have a check, in order of their chapters."""
-    return list(_CHECKS)
+    """Return the names of all exercises that have a check; our own follow a chapter's."""
+    return sorted(_CHECKS, key=_split)
 
 
 def check(exercise: str, answer: Callable[..., Any]) -> Result:
@@ -140,7 +146,7 @@ def ask(answer: Callable[..., Any], where: str, *inputs: Any) -> Any:
     try:
         reply = answer(*copies)
     except Exception as error:
-        raise Wrong(f"on {where}, your function raised {type(error).__name__}: {error}") from error
+        raise Wrong(f"for {where}, your function raised {type(error).__name__}: {error}") from error
     parts = reply if isinstance(reply, tuple) else (reply,)
     if any(part is None or part is ... for part in parts):
         raise Unanswered
@@ -159,7 +165,7 @@ def ask_tuple(answer: Callable[..., Any], where: str, *inputs: Any, length: int)
     reply = ask(answer, where, *inputs)
     if not isinstance(reply, tuple) or len(reply) != length:
         kind = f"{len(reply)} parts" if isinstance(reply, tuple) else type(reply).__name__
-        raise Wrong(f"on {where}, your function must return {length} values, got {kind}")
+        raise Wrong(f"for {where}, your function must return {length} values, got {kind}")
     return reply
 
 
@@ -173,7 +179,7 @@ def as_number(value: Any, what: str, where: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"on {where}, {what} must be a number, got {type(value).__name__}") from None
+        raise Wrong(f"for {where}, {what} must be a number, got {type(value).__name__}") from None
     need(math.isfinite(number), where, f"{what} must be finite, got {number}")
     return number
 
@@ -181,13 +187,11 @@ def as_number(value: Any, what: str, where: str) -> float:
 def as_tensor(value: Any, what: str, where: str, shape: tuple[int, ...]) -> Tensor:
     """Return ``value`` if it is a finite float64 tensor of ``shape``."""
     if not isinstance(value, Tensor):
-        raise Wrong(f"on {where}, {what} must be a tensor, got {type(value).__name__}")
+        raise Wrong(f"for {where}, {what} must be a tensor, got {type(value).__name__}")
     if tuple(value.shape) != tuple(shape):
-        raise Wrong(
-            f"on {where}, {what} must have shape {tuple(shape)}, got {tuple(value.shape)}"
-        )
+        raise Wrong(f"for {where}, {what} must have shape {tuple(shape)}, got {tuple(value.shape)}")
     if value.dtype != torch.float64:
-        raise Wrong(f"on {where}, {what} must follow its input's float64, got {value.dtype}")
+        raise Wrong(f"for {where}, {what} must follow its input's float64, got {value.dtype}")
     need(bool(torch.isfinite(value).all()), where, f"{what} holds NaN or infinite numbers")
     return value.detach()
 
@@ -195,7 +199,7 @@ def as_tensor(value: Any, what: str, where: str, shape: tuple[int, ...]) -> Tens
 def need(holds: bool, where: str, failure: str) -> None:
     """Refuse the answer with ``failure`` unless the property holds."""
     if not holds:
-        raise Wrong(f"on {where}, {failure}")
+        raise Wrong(f"for {where}, {failure}")
 
 
 def need_equal(

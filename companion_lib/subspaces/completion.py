@@ -43,13 +43,14 @@ def complete_matrix(
     rank: int,
     steps: int = 200,
     tol: float = 1e-12,
-    ridge: float | None = None,
+    ridge: float = 1e-12,
     generator: torch.Generator | None = None,
 ) -> Completion:
     """Complete ``Y`` from its entries where ``mask`` is true, by alternating least squares.
 
     Minimizes ``sum over mask of (Y - L R^T)^2`` over the rows of ``L`` with ``R`` fixed, then over
-    those of ``R`` with ``L`` fixed, and so on.
+    those of ``R`` with ``L`` fixed, and so on, from the leading singular vectors of the matrix
+    with zeros for the missing entries.
 
     Parameters
     ----------
@@ -64,12 +65,11 @@ def complete_matrix(
     tol : float
         Stop once a sweep lowers the error by less than ``tol`` times the root mean square of the
         observed entries; never below what the dtype resolves.
-    ridge : float, optional
-        Weight of ``||L||^2 + ||R||^2`` beside data of unit mean square and a fixed factor with
-        orthonormal columns. By default just what keeps rows with fewer than ``rank`` entries
-        solvable, ``eps**(2/3)``.
+    ridge : float
+        Keeps rows with fewer than ``rank`` entries solvable: relative to the mean eigenvalue of
+        each row's normal matrix, and never below 100 roundings of the dtype.
     generator : torch.Generator, optional
-        Source of the random start.
+        Source of the random vectors that start the search for those singular vectors.
 
     Returns
     -------
@@ -102,15 +102,76 @@ def complete_matrix(
     check_count(rank, "rank", min(n, d), "min(n, d)")
     check_count(steps, "steps")
     check_range(tol, "tol", 0)
+    check_range(ridge, "ridge", 0)
     W = check_tensor(torch.where(mask, working(Y), 0.0), "Y (where observed)")
-    weight, precision = mask.to(W.dtype), torch.finfo(W.dtype).eps
-    scale = (W.square().sum() / weight.sum()).sqrt()
-    W = W / torch.where(scale > 0, scale, 1.0)
-    ridge = precision ** (2 / 3) if ridge is None else check_range(ridge, "ridge", 0)
+    scale = _root_mean_square(W, mask)
+    scale = torch.where(scale > 0, scale, 1.0)
     start = torch.randn(d, rank, generator=generator, dtype=W.dtype, device=W.device)
-    right, errors = torch.linalg.qr(start).Q, []
+    left, right, errors = _alternate(W / scale, mask, start, steps, tol, ridge)
+    left, history = left * scale, torch.stack(errors) * scale
+    return Completion(*(part.to(Y.dtype) for part in (left @ right.T, left, right, history)))
+
+
+def _alternate(W, mask, start, steps, tol, ridge):
+    """Return both factors after the sweeps, and the error after each."""
+    precision = torch.finfo(W.dtype).eps
+    tol, ridge = max(tol, precision), max(ridge, 100 * precision)
+    weight = mask.to(W.dtype)
+    right, errors = _leading_rows(W, start), []
+    left = _fit_rows(W, weight, right, ridge)
     while len(errors) < steps:
-        left = torch.linalg.qr(_fit_rows(W, weight, right, ridge)).Q
-        right = torch.linalg.qr(_fit_rows(W.T, weight.T, left, ridge)).Q
+        # Only the span of a factor matters to the next fit, so it may as well be orthonormal.
+        right = _orthonormal(_fit_rows(W.T, weight.T, _orthonormal(left), ridge))
         left = _fit_rows(W, weight, right, ridge)
-    raise NotImplementedError
+        errors.append(_root_mean_square((W - left @ right.T) * weight, mask))
+        if len(errors) > 1 and errors[-2] - errors[-1] <= tol:
+            break
+    return left, right, errors
+
+
+def _leading_rows(W: Tensor, start: Tensor, steps: int = 20) -> Tensor:
+    """Return roughly the leading right singular vectors of ``W``, by orthogonal iteration.
+
+    With zeros where nothing was observed, these already point at the row space; from a start
+    drawn blindly, alternating least squares often diverges.
+    """
+    for _ in range(steps):
+        start = _orthonormal(W.T @ (W @ start))
+    return start
+
+
+def _fit_rows(W: Tensor, weight: Tensor, factor: Tensor, ridge: float) -> Tensor:
+    """Regress each row of ``W`` on the rows of ``factor`` where it was observed."""
+    r = factor.shape[1]
+    products = (factor[:, :, None] * factor[:, None, :]).flatten(1)  # (d, r r)
+    normal = (weight @ products).unflatten(1, (r, r))  # (n, r, r)
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    # The smallest normal number stands in where all factors seen by a row are zero.
+    diagonal += ridge * diagonal.mean(1, keepdim=True) + torch.finfo(W.dtype).tiny
+    root = torch.linalg.cholesky(normal)
+    return torch.cholesky_solve((W @ factor).unsqueeze(2), root).squeeze(2)
+
+
+def _orthonormal(factor: Tensor) -> Tensor:
+    return torch.linalg.qr(factor).Q
+
+
+def _root_mean_square(W: Tensor, mask: Tensor) -> Tensor:
+    """Return the root mean square over the observed entries of ``W``, zero elsewhere."""
+    return W.norm() / mask.sum().to(W.dtype).sqrt()  # the root of an integer is float32
+
+
+def _check_mask(mask: Tensor, Y: Tensor) -> None:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a torch.Tensor of bool, got {given}")
+    if mask.shape != Y.shape:
+        raise ValueError(f"mask must have shape {tuple(Y.shape)}, got {tuple(mask.shape)}")
+    for axis, name in ((1, "rows"), (0, "columns")):
+        unseen = (~mask.any(axis)).nonzero().flatten().tolist()
+        if unseen:
+            listed = ", ".join(map(str, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+            raise ValueError(
+                f"mask must observe every row and column at least once, got no entry in {name} "
+                f"{listed}"
+            )

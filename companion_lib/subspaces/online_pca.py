@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.pca import check_count, check_features
+from companion_lib.subspaces.pca import check_count
 from companion_lib.subspaces.power import orthonormalize
 from companion_lib.validation import check_like, check_tensor, working
 
@@ -77,7 +77,8 @@ class OnlinePCA:
         self.gain = gain
         self.steps = 0
         self._generator = generator
-        self._basis: Tensor | None = None
+        self._basis: Tensor | None = None  # (d, k), in working precision
+        self._like: Tensor | None = None  # an empty tensor with the samples' dtype and device
         if not callable(gain):
             _check_gain(gain)
         if start is not None:
@@ -88,7 +89,7 @@ class OnlinePCA:
         """Current components ``(k, d)``, orthonormal rows, in the dtype of the samples."""
         if self._basis is None:
             raise RuntimeError("components are drawn at the first sample; call step or fit first")
-        return self._basis.T.to(self._dtype)
+        return self._basis.T.to(self._like.dtype)
 
     def step(self, x: Tensor) -> OnlinePCA:
         """Learn from one sample ``x`` ``(d,)``; return ``self``."""
@@ -98,8 +99,8 @@ class OnlinePCA:
 
     def fit(self, X: Tensor) -> OnlinePCA:
         """Learn from the rows of ``X`` ``(n, d)`` in order, as by :meth:`step`; return ``self``."""
-        check_features(X, self.dim)
-        for x in self._prepare(X, "X", tuple(X.shape)):
+        check_tensor(X, "X", ndim=2)
+        for x in self._prepare(X, "X", (len(X), self.dim)):
             self._update(x)
         return self
 
@@ -109,22 +110,23 @@ class OnlinePCA:
         self._basis = orthonormalize(self._basis + gain * torch.outer(x, x @ self._basis))
 
     def _prepare(self, samples: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Check samples against the state, after drawing it if they are the first."""
+        """Check samples against the state, drawing the start if they are the first."""
+        check_like(samples, name, shape, samples if self._like is None else self._like)
+        W = working(samples)
         if self._basis is None:
-            like = {"dtype": working(samples).dtype, "device": samples.device}
-            draw = torch.randn(self.dim, self.k, generator=self._generator, **like)
-            self._basis, self._dtype = orthonormalize(draw), samples.dtype
-        probe = self._basis.new_empty(0, dtype=self._dtype)
-        return working(check_like(samples, name, shape, probe))
+            options = {"dtype": W.dtype, "device": W.device}
+            draw = torch.randn(self.dim, self.k, generator=self._generator, **options)
+            self._basis, self._like = orthonormalize(draw), samples.new_empty(0)
+        return W
 
     def _set_start(self, start: Tensor) -> None:
-        check_features(start, self.dim, "start")
+        check_tensor(start, "start", ndim=2)
         check_like(start, "start", (self.k, self.dim), start)
         W = working(start)
         gap = float((W @ W.T - torch.eye(self.k, dtype=W.dtype, device=W.device)).abs().max())
         if gap > torch.finfo(start.dtype).eps ** 0.5:
             raise ValueError(f"start must have orthonormal rows, got products off by {gap:.2g}")
-        self._basis, self._dtype = W.T, start.dtype
+        self._basis, self._like = orthonormalize(W.T), start.new_empty(0)
 
     def __repr__(self) -> str:
         return f"OnlinePCA(dim={self.dim}, k={self.k}, steps={self.steps})"

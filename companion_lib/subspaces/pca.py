@@ -9,7 +9,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from companion_lib.validation import check_range, check_samples, working
+from companion_lib.validation import check_like, check_range, check_samples, working
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,13 +35,13 @@ class PCA:
 
     def encode(self, X: Tensor) -> Tensor:
         """Return the coordinates ``(n, k)`` of samples ``X`` ``(n, d)``: the book's ``U^T x``."""
-        check_features(X, len(self.mean))
-        Z = working(X - self.mean) @ working(self.components).T
+        check_features(X, self.mean)
+        Z = (working(X) - self.mean) @ working(self.components).T
         return Z.to(X.dtype)
 
     def decode(self, Z: Tensor) -> Tensor:
         """Return the points ``(n, d)`` with coordinates ``Z`` ``(n, k)``: the book's ``U z``."""
-        check_features(Z, len(self.components), "Z")
+        check_features(Z, self.eigenvalues, "Z")
         return (working(Z) @ working(self.components) + self.mean).to(Z.dtype)
 
     def denoise(self, X: Tensor) -> Tensor:
@@ -122,12 +122,10 @@ def check_count(value: int, name: str, high: int | None = None, why: str = "") -
     return check_range(value, name, 1, high, why)
 
 
-def check_features(X: Tensor, d: int, name: str = "X") -> Tensor:
-    """Return ``X`` if it holds finite samples with ``d`` columns."""
+def check_features(X: Tensor, like: Tensor, name: str = "X") -> Tensor:
+    """Return ``X`` if its rows are finite samples with the size, dtype and device of ``like``."""
     check_samples(X, name)
-    if X.shape[1] != d:
-        raise ValueError(f"{name} must have {d} columns, got shape {tuple(X.shape)}")
-    return X
+    return check_like(X, name, (len(X), len(like)), like)
 
 
 def _leading(W: Tensor, k: int) -> tuple[Tensor, Tensor]:

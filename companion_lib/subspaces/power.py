@@ -171,7 +171,7 @@ def orthogonal_iteration(
     Book: section ``power-iteration``.
     """
     apply, start, dtype = _prepare(M, start, k, generator)
-    path, quotients, converged = _iterate(apply, start, _orthonormalize, steps, tol)
+    path, quotients, converged = _iterate(apply, start, orthonormalize, steps, tol)
     small = quotients[-1]
     values, rotation = torch.linalg.eigh((small + small.T) / 2)
     order = values.abs().argsort(descending=True)
@@ -206,7 +206,7 @@ def deflate(M: Tensor, vector: Tensor, value: float | Tensor) -> Tensor:
     """
     _check_symmetric(M)
     check_like(vector, "vector", M.shape[:1], M)
-    length = float(working(vector).norm())
+    length = working(vector).norm().item()
     if abs(length - 1) > torch.finfo(M.dtype).eps ** 0.5:
         raise ValueError(f"vector must have length 1, got {length}")
     return M - value * torch.outer(vector, vector)
@@ -232,7 +232,7 @@ def _normalize(V: Tensor) -> Tensor:
     return V / V.norm()
 
 
-def _orthonormalize(V: Tensor) -> Tensor:
+def orthonormalize(V: Tensor) -> Tensor:
     """Return the orthogonal factor of ``V``, with the signs that keep converging columns still."""
     Q, R = torch.linalg.qr(V)
     return Q * torch.where(R.diagonal() < 0, -1.0, 1.0)
@@ -270,10 +270,10 @@ def _prepare_callable(M, start, k):
 
 
 def _check_start(start: Tensor, shape: tuple[int, int], other: Tensor) -> Tensor:
-    """Return ``start`` as a block of full rank; a single vector may come without its column axis."""
+    """Return ``start`` as a block of full rank; a single vector may lack the column axis."""
+    check_tensor(start, "start")
     expected = shape[:1] if shape[1] == 1 and start.ndim == 1 else shape
-    block = working(check_tensor(check_like(start, "start", expected, other), "start"))
-    block = block.reshape(shape)
+    block = working(check_like(start, "start", expected, other)).reshape(shape)
     rank = int(torch.linalg.matrix_rank(block))
     if rank < shape[1]:
         raise ValueError(f"start must have rank {shape[1]}, got {rank}")
@@ -282,6 +282,6 @@ def _check_start(start: Tensor, shape: tuple[int, int], other: Tensor) -> Tensor
 
 def _check_symmetric(M: Tensor) -> None:
     check_square(check_tensor(M, "M", ndim=2), "M")
-    skew = float(working(M - M.T).abs().max())
-    if skew > 100 * torch.finfo(M.dtype).eps * float(M.abs().max()):
+    skew = working(M - M.T).abs().max().item()
+    if skew > 100 * torch.finfo(M.dtype).eps * M.abs().max().item():
         raise ValueError(f"M must be symmetric, got entries of M - M^T up to {skew:.2g}")

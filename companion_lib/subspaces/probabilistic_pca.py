@@ -1,4 +1,4 @@
-"""Probabilistic PCA: a Gaussian on a subspace plus isotropic noise, fitted by maximum likelihood."""
+"""Probabilistic PCA: a Gaussian on a subspace plus isotropic noise, by maximum likelihood."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class ProbabilisticPCA:
         ``lambda_signal / (lambda_signal + sigma^2)``, which is ``(lambda - sigma^2) / lambda`` in
         terms of the observed variance ``lambda``. What lies off the subspace is dropped.
         """
-        check_features(X, len(self.mean))
+        check_features(X, self.mean)
         components = working(self.components)
-        Z = working(X - self.mean) @ components.T
+        Z = (working(X) - self.mean) @ components.T
         factors = shrink(working(self.signal_variances), working(self.noise_variance))
         return ((Z * factors) @ components + self.mean).to(X.dtype)
 
@@ -56,7 +56,7 @@ class ProbabilisticPCA:
 
         Raises ``ValueError`` if ``noise_variance`` is zero: then there is no density.
         """
-        check_features(X, len(self.mean))
+        check_features(X, self.mean)
         k, d = self.components.shape
         noise, components = working(self.noise_variance), working(self.components)
         variances = working(self.eigenvalues)
@@ -65,7 +65,7 @@ class ProbabilisticPCA:
                 "noise_variance must be positive for a density, got 0: the samples fitted lie in "
                 f"a subspace of dimension k = {k}"
             )
-        W = working(X - self.mean)
+        W = working(X) - self.mean
         Z = W @ components.T
         off = (W - Z @ components).square().sum(1)
         distance = (Z.square() / variances).sum(1) + off / noise
@@ -161,10 +161,10 @@ def shrink(eigenvalues: Tensor, noise_variance: float | Tensor) -> Tensor:
     Book: section ``ppca``. Wiener (1949).
     """
     check_tensor(eigenvalues, "eigenvalues")
-    noise = torch.as_tensor(noise_variance, dtype=eigenvalues.dtype, device=eigenvalues.device)
-    for name, value in (("eigenvalues", eigenvalues), ("noise_variance", noise)):
-        smallest = float(value.min())
-        if not 0 <= smallest <= float(value.max()) < math.inf:
-            raise ValueError(f"{name} must be nonnegative and finite, got {smallest}")
-    total = eigenvalues + noise
-    return torch.where(total > 0, eigenvalues / total, 0.0)
+    signal = working(eigenvalues)
+    noise = torch.as_tensor(noise_variance, dtype=signal.dtype, device=signal.device)
+    for name, value in (("eigenvalues", signal), ("noise_variance", noise)):
+        if not (torch.isfinite(value) & (value >= 0)).all():
+            raise ValueError(f"{name} must be nonnegative and finite, got {value.min().item()}")
+    total = signal + noise
+    return torch.where(total > 0, signal / total, 0.0).to(eigenvalues.dtype)

@@ -66,9 +66,11 @@ class Widget(anywidget.AnyWidget):
     _ipython_display_ = None
 
     def __init_subclass__(cls, **kwargs):
-        source = (_HERE / cls.module).read_text(encoding="utf-8")
-        cls._esm = f"{_UI}\n{source}"
-        cls._css = _CSS
+        # anywidget derives a class for every instance; those have their sources already.
+        if "module" in cls.__dict__:
+            source = (_HERE / cls.module).read_text(encoding="utf-8")
+            cls._esm = f"{_UI}\n{source}"
+            cls._css = _CSS
         super().__init_subclass__(**kwargs)
 
     def state(self) -> dict:
@@ -85,7 +87,7 @@ class Widget(anywidget.AnyWidget):
             name=html.escape(type(self).__name__),
             css=_CSS,
             state=json.dumps(self.state(), sort_keys=True).replace("<", "\\u003c"),
-            module=_inline(type(self)._esm),
+            module=_inline(self._esm),
             mount=_inline(_MOUNT),
         )
 

@@ -157,7 +157,7 @@ class View {
 
   slider(name, { label, min, max, step, show = (value) => pretty(value), speak = name, marks = [] }) {
     const input = h("input", { type: "range", min, max, step, "aria-label": speak });
-    const output = h("output", { "data-name": name });
+    const output = h("output", { "data-name": name, "aria-live": "off" });
     input.addEventListener("input", () => this.put(name, Number(input.value)));
     this.watch([name], () => {
       const value = this.get(name);

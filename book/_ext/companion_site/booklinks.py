@@ -1,11 +1,14 @@
-"""Links into the textbook: ``[power iteration](book:power-iteration)``.
+"""Links into the textbook, ``[power iteration](book:power-iteration)``, and in docstrings.
 
 The page shows "power iteration (book §2.1.2)", with the number taken from ``book/sections.yml``.
 The textbook has no address of its own to link to, so the result is text, with the section's title
-and its number in version 1 on hover.
+and its number in version 1 on hover. In a docstring, the anchor after "Book: section" is replaced
+by the number and the title.
 """
 
 from __future__ import annotations
+
+import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -16,6 +19,7 @@ from companion_lib import sections
 
 LOGGER = logging.getLogger(__name__)
 SCHEME = "book:"
+IN_DOCSTRING = re.compile(r"Book: section ``([\w-]+)``")
 
 
 def describe(anchor: str) -> tuple[str, str]:
@@ -46,5 +50,22 @@ class BookLinks(SphinxTransform):
             link.replace_self(text)
 
 
+def name_section(match: re.Match) -> str:
+    """Return ``Book: section 2.1.1, Principal Components Analysis`` for the anchor that matched."""
+    section = sections.section(match[1])
+    return f"Book: section {section.v2}, {section.title}"
+
+
+def number_docstring(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Replace the anchors in a docstring by numbers and titles."""
+    try:
+        lines[:] = [IN_DOCSTRING.sub(name_section, line) for line in lines]
+    except sections.UnknownSection as error:
+        LOGGER.warning("docstring of %s: %s", name, error)
+
+
 def setup(app: Sphinx) -> None:
     app.add_transform(BookLinks)
+    app.connect("autodoc-process-docstring", number_docstring)

@@ -30,7 +30,7 @@ class ClaimsTable(nodes.General, nodes.Element):
 
 
 class ClaimLink(nodes.Inline, nodes.TextElement):
-    """Stands for a link to the claim that begins with ``text``."""
+    """Stands for a link to the claim that begins with ``start``."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def fill_table(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for stand_in in list(doctree.findall(ClaimsTable)):
         claims = all_claims(app.env)
         pages = list(dict.fromkeys(claim.docname for claim in claims))
-        chapters = "chapter" if len(pages) == 1 else "chapters"
-        count = nodes.strong("", f"{len(claims)} claims in {len(pages)} {chapters}")
+        notebooks = "notebook" if len(pages) == 1 else "notebooks"
+        count = nodes.strong("", f"{len(claims)} claims in {len(pages)} {notebooks}")
         content = [nodes.paragraph("", "", count, nodes.Text(", checked at every test run."))]
         for page in pages:
             mine = [claim for claim in claims if claim.docname == page]
@@ -138,7 +138,7 @@ def fill_table(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 def fill_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Turn each ``{claim}`` into a link, or warn if it does not name exactly one claim."""
     for stand_in in list(doctree.findall(ClaimLink)):
-        start = stand_in["text"]
+        start = stand_in["start"]
         matches = [claim for claim in all_claims(app.env) if claim.text.startswith(start)]
         if len(matches) != 1:
             LOGGER.warning("%d claims begin with %r", len(matches), start, location=stand_in)
@@ -159,7 +159,7 @@ class ClaimRole(SphinxRole):
     """Link to the claim that begins with the given words."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        stand_in = ClaimLink(text=self.text)
+        stand_in = ClaimLink(start=self.text)
         self.set_source_info(stand_in)
         return [stand_in], []
 

@@ -1,0 +1,49 @@
+"""What all tests share: the repository's files and one clean build of the site."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from build_site import build  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, worker_id) -> Path:
+    """Return the folder of the site, built from clean with warnings as errors.
+
+    Worker processes share the build: the first one makes it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    log = shared / "site.log"
+    with FileLock(shared / "site.lock"):
+        if not log.exists():
+            try:
+                build(shared / "site")
+                log.write_text("")
+            except subprocess.CalledProcessError as error:
+                log.write_text(error.stdout)
+    if log.read_text():
+        pytest.fail(f"the site does not build without warnings:\n{log.read_text()}", pytrace=False)
+    return shared / "site" / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def notebooks(root) -> dict[str, nbformat.NotebookNode]:
+    """Return every notebook by file name."""
+    paths = sorted((root / "notebooks").glob("*.ipynb"))
+    return {path.name: nbformat.read(path, as_version=4) for path in paths}

@@ -1,0 +1,189 @@
+"""What every widget promises on the Python side."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from traitlets import TraitError
+
+from companion_lib import plotting
+from companion_lib.widgets import ISTAUnrolled, RankAndNoise, RotateAndWatch
+from companion_lib.widgets.base import _CSS
+
+WIDGETS = [ISTAUnrolled, RankAndNoise, RotateAndWatch]
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module", params=WIDGETS, ids=lambda kind: kind.__name__)
+def widget(request):
+    return request.param()
+
+
+class Scripts(HTMLParser):
+    """The text of every script element, by class or type."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.open = attributes.get("class", attributes.get("type")) if tag == "script" else None
+
+    def handle_endtag(self, tag):
+        self.open = None
+
+    def handle_data(self, data):
+        if self.open:
+            self.found[self.open] = self.found.get(self.open, "") + data
+
+
+def test_bundle_has_the_live_view_the_static_page_and_a_text(widget):
+    bundle, metadata = widget._repr_mimebundle_()
+    assert bundle[VIEW]["model_id"] == widget.model_id
+    assert bundle["text/plain"] == repr(widget)
+    assert bundle["text/html"] == widget.static_html()
+    assert isinstance(metadata, dict)
+
+
+def test_is_shown_by_its_bundle_in_ipywidgets_7_too(widget):
+    """ipywidgets 7 defines ``_ipython_display_``, which would win over the bundle."""
+    assert not callable(widget._ipython_display_)
+
+
+def test_html_carries_the_state_the_module_and_the_page_script(widget):
+    scripts = Scripts(widget.static_html()).found
+    assert json.loads(scripts["companion-state"]) == json.loads(json.dumps(widget.state()))
+    assert scripts["companion-module"] == widget._esm
+    assert "StaticModel" in scripts["module"]
+
+
+def test_html_is_small_and_asks_for_nothing(widget):
+    text = widget.static_html()
+    assert len(text.encode()) < 400_000
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|//cdn|@import|url\(", text)
+
+
+def test_html_keeps_hostile_text_inside_its_script(widget):
+    widget.data, kept = {**widget.data, "note": "</script><!--"}, widget.data
+    text = widget.static_html()
+    widget.data = kept
+    state = json.loads(Scripts(text).found["companion-state"])
+    assert state["data"]["note"] == "</script><!--"
+    assert "</script><!--" not in text
+
+
+@pytest.mark.parametrize("kind", WIDGETS, ids=lambda kind: kind.__name__)
+def test_equal_widgets_give_equal_pages(kind):
+    assert kind(seed=3).static_html() == kind(seed=3).static_html()
+    assert kind(seed=3).static_html() != kind(seed=4).static_html()
+
+
+def test_pages_are_equal_in_another_process():
+    """No hash order, address or model id leaks into the text that nbval compares."""
+    show = "from companion_lib.widgets import RotateAndWatch as R; print(R(n=20).static_html())"
+    result = subprocess.run(
+        [sys.executable, "-c", show], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == RotateAndWatch(n=20).static_html() + "\n"
+
+
+def test_repr_is_short_and_stable():
+    assert repr(RotateAndWatch(theta=0.5, angle=20, n=10)) == (
+        "RotateAndWatch(angle=20.0, noise=0.0, theta=0.5)"
+    )
+    assert repr(ISTAUnrolled(layers=3)) == (
+        "ISTAUnrolled(lam=0.1, layers=3, momentum=False, step=1.0)"
+    )
+    assert repr(RankAndNoise(rank=5)) == "RankAndNoise(noise=0.5, rank=5, shrink=False)"
+
+
+def test_the_reader_s_moves_reach_python():
+    """The front end's messages end in ``set_state``."""
+    widget, seen = RotateAndWatch(n=50), []
+    widget.observe(lambda change: seen.append(change.new), "angle")
+    widget.set_state({"angle": 12})
+    assert widget.angle == 12.0
+    assert seen == [12.0]
+    before = widget.values()
+    widget.theta = 0.9
+    assert widget.values()["l1"] > before["l1"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RotateAndWatch(theta=2), "theta must be between 0.05 and 1.0, got 2"),
+        (lambda: RotateAndWatch(noise=-0.1), "noise must be between 0.0 and 1.0, got -0.1"),
+        (lambda: RotateAndWatch(angle=float("nan")), "angle must be between 0.0 and 180.0, got nan"),
+        (lambda: RankAndNoise(rank=0), "rank must be between 1 and 120, got 0"),
+        (
+            lambda: RankAndNoise(rank=30, components=20),
+            "rank must be between 1 and components = 20, got 30",
+        ),
+        (lambda: ISTAUnrolled(layers=500), "layers must be between 1 and 200, got 500"),
+        (lambda: ISTAUnrolled(lam=-1), "lam must be between 0.02 and 1.0, got -1"),
+        (lambda: ISTAUnrolled(step="long"), "'step'"),
+    ],
+)
+def test_traits_out_of_range_are_refused(make, message):
+    with pytest.raises(TraitError, match=re.escape(message)):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RotateAndWatch(n=3), "n must be between 10 and 5000, got 3"),
+        (lambda: RankAndNoise(components=500), "components must be between 2 and 120, got 500"),
+        (lambda: ISTAUnrolled(sparsity=99), "sparsity must be between 1 and m = 64, got 99"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+def test_a_refused_value_leaves_the_widget_as_it_was():
+    widget = RotateAndWatch(n=20)
+    with pytest.raises(TraitError):
+        widget.theta = 3
+    assert widget.theta == 0.3
+
+
+def test_colors_are_those_of_the_figures():
+    widget_colors = dict(re.findall(r"--cw-(\w+): (#\w+);", _CSS.split("color-scheme")[0]))
+    shared = set(widget_colors) & set(plotting.COLORS) - {"ink"}
+    assert shared >= {"blue", "orange", "green", "purple"}
+    for name in shared:
+        assert widget_colors[name] == plotting.COLORS[name], name
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_of_text_and_lines(theme):
+    """4.5 for text and 3 for lines and areas, the levels of WCAG AA."""
+    blocks = re.findall(r"\.companion-widget \{([^}]*)\}", _CSS)
+    light, dark = (dict(re.findall(r"--cw-(\w+): (#\w+);", block)) for block in blocks[:2])
+    colors = light if theme == "light" else {**light, **dark}
+    for name in ("ink", "muted"):
+        for ground in ("paper", "raised"):
+            assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
+    for name in ("blue", "orange", "green", "purple", "sky"):
+        assert contrast(colors[name], colors["paper"]) >= 3, name

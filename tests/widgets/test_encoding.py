@@ -1,0 +1,37 @@
+"""Arrays survive the way into a widget's state and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from companion_lib.widgets.encoding import fine_scale, pack, unpack
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 4), (2, 3, 5)])
+def test_round_trip_is_within_half_a_step(shape):
+    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    back = unpack(json.loads(json.dumps(pack(values, 2.0**-10))))
+    assert back.shape == values.shape
+    assert (back - values).abs().max() <= 2.0**-11
+
+
+def test_decoded_numbers_encode_to_themselves():
+    values = unpack(pack(torch.linspace(-1, 1, 50), 2.0**-14))
+    assert torch.equal(unpack(pack(values, 2.0**-14)), values)
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="values must stay below 8 for scale 0.0002441, got 9"):
+        pack(torch.tensor([9.0]), 2.0**-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.37, 1.0, 250.0])
+def test_fine_scale_fits_and_half_of_it_does_not(size):
+    values = torch.tensor([size, -size / 3], dtype=torch.float64)
+    scale = fine_scale(values)
+    pack(values, scale)
+    with pytest.raises(ValueError):
+        pack(values, scale / 2)
