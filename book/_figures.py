@@ -88,7 +88,8 @@ def coding() -> None:
     # The same variance along each axis, and no structure beyond it.
     round_cloud = torch.randn(600, 2, generator=rng) * lines.std(0)
     fig, axes = plotting.subplots(1, 2, height=3.4, sharex=True, sharey=True)
-    for ax, points, name in zip(axes, (lines, round_cloud), ("two lines", "no structure"), strict=True):
+    clouds = {"two lines": lines, "no structure": round_cloud}
+    for ax, (name, points) in zip(axes, clouds.items(), strict=True):
         words = code_words(points, radius=0.25)
         for word in words:
             ax.add_patch(Circle(word.tolist(), 0.25, color=COLORS["orange"], alpha=0.25, lw=0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -204,6 +205,7 @@ def image_grid(
     cols: int | None = None,
     signed: bool = False,
     cmap: str | Colormap | None = None,
+    row_labels: Sequence[str] = (),
 ) -> AxesImage:
     """Draw images side by side in one axes, row by row, with gaps between them.
 
@@ -220,6 +222,8 @@ def image_grid(
         middle of a two-sided color map.
     cmap : str or Colormap, optional
         In place of the gray or two-sided map.
+    row_labels : sequence of str, optional
+        What each row shows, written to its left.
 
     Returns
     -------
@@ -238,8 +242,14 @@ def image_grid(
         images = images / peak.where(peak > 0, torch.ones_like(peak))
     limits = (-1.0, 1.0) if signed else (images.min().item(), images.max().item())
     ax.set_axis_off()
+    if len(row_labels) not in (0, rows):
+        raise ValueError(f"row_labels must name {rows} rows, got {len(row_labels)}")
+    mosaic = _mosaic(images, rows, cols)
+    for row, label in enumerate(row_labels):
+        middle = (row + 0.5) * len(mosaic) / rows
+        ax.text(-0.01 * mosaic.shape[1], middle, label, ha="right", va="center")
     return ax.imshow(
-        _mosaic(images, rows, cols).numpy(),
+        mosaic.numpy(),
         cmap=cmap or (SIGNED if signed else "gray"),
         vmin=limits[0],
         vmax=limits[1],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -24,7 +24,7 @@ class Scale:
     seed: int
     device: torch.device
     generator: torch.Generator
-    columns: MappingProxyType = field(default_factory=dict)
+    columns: MappingProxyType
 
     def __getattr__(self, column: str) -> Any:
         columns = self.__dict__.get("columns", {})

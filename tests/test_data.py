@@ -1,9 +1,8 @@
+import gc
 import hashlib
 import http.server
 import io
-import os
-import subprocess
-import sys
+import socket
 import threading
 from contextlib import contextmanager
 
@@ -14,6 +13,28 @@ from torch.nn.functional import avg_pool2d, unfold
 
 from companion_lib import data
 from companion_lib.data import DownloadError, fetch
+
+# A download that fails leaves its socket to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline():
+    """Let nothing in this file leave the machine: all but full MNIST must work without network."""
+    connect = socket.socket.connect
+
+    def loopback_only(self, address):
+        assert address[0] == "127.0.0.1", f"a connection to {address} was attempted"
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", loopback_only)
+        yield
+
+
+def test_the_guard_against_the_network_works():
+    with pytest.raises(AssertionError, match="a connection to"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
 
 
 def seeded(seed=0):
@@ -82,7 +103,8 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # pooch waits between tries
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    gc.collect()
 
 
 def files(folder):
@@ -127,7 +149,7 @@ def test_without_network_a_damaged_file_in_the_cache_is_not_used(cache):
     (cache / "digits.bin").write_bytes(CONTENT[:-1])
     with serve(whole) as (url, _):
         pass  # the server is gone, its port is closed
-    with pytest.raises(DownloadError, match="could not get digits.bin"):
+    with pytest.raises(DownloadError, match="could not get digits"):
         fetch("digits.bin", url, SHA256)
 
 
@@ -233,12 +255,11 @@ def test_faces_are_faces():
     faces = data.faces()
     assert faces.shape == (100, 625) and faces.dtype == torch.float32
     assert 0 <= faces.min() and faces.max() <= 1
-    # The file's other half is background. Faces look alike: their mean explains more of them.
+    # The file's other half is background, some of it blank; no face is.
     from skimage.data import lfw_subset
 
     other = torch.from_numpy(lfw_subset()[100:]).float().flatten(1)
-    alike = [X.mean(0).var() / X.var(1).mean() for X in (faces, other)]
-    assert alike[0] > 2 * alike[1]
+    assert faces.std(1).min() > 0.05 > other.std(1).min()
 
 
 def write_over(value):
@@ -252,24 +273,6 @@ def test_a_caller_cannot_spoil_the_data_of_the_next(load):
     write_over(load())
     fresh = load()
     assert all(part.any() for part in (fresh if isinstance(fresh, tuple | list) else [fresh]))
-
-
-OFFLINE = """
-import socket
-def refuse(*args, **kwargs):
-    raise AssertionError("a socket was opened")
-socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from companion_lib import data
-data.mnist(), data.digits(), data.photos(), data.faces(), data.photo_patches(3)
-print("offline")
-"""
-
-
-def test_everything_but_full_mnist_works_offline():
-    run = subprocess.run(
-        [sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=dict(os.environ)
-    )
-    assert run.stdout == "offline\n", run.stderr
 
 
 # Patches
@@ -364,11 +367,13 @@ def test_images_of_another_form_are_an_error(images, error):
 def test_photo_patches_come_from_the_gray_photos():
     from skimage.color import rgb2gray
 
-    patches = data.photo_patches(50, 16, seeded())
-    assert patches.shape == (50, 256) and patches.dtype == torch.float32
+    patches = data.photo_patches(5, 16, seeded())
+    assert patches.shape == (5, 256) and patches.dtype == torch.float32
     gray = torch.stack([torch.from_numpy(rgb2gray(p.numpy())) for p in data.photos()])
-    corners = gray.unfold(1, 16, 1).unfold(2, 16, 1).reshape(-1, 256)
-    assert all((corners == patch).all(1).any() for patch in patches[:5])
+    for patch in patches:
+        places = (gray[:, :-15, :-15] == patch[0]).nonzero().tolist()
+        windows = [gray[k, i : i + 16, j : j + 16].flatten() for k, i, j in places]
+        assert any(torch.equal(window, patch) for window in windows)
 
 
 @pytest.mark.parametrize("draw", [data.mnist_patches, data.photo_patches])
@@ -390,15 +395,14 @@ def test_random_orthogonal_is_orthogonal(d):
 def test_random_orthogonal_is_uniform():
     # Without the sign fix the first column of LAPACK's Q has a negative first entry always, and
     # the trace is far from its Haar law: mean 0 and variance 1.
-    g = seeded()
-    Q = torch.stack([data.random_orthogonal(3, g) for _ in range(4000)])
+    n, g = 600, seeded()
+    Q = torch.stack([data.random_orthogonal(3, g) for _ in range(n)])
     trace = Q.diagonal(dim1=1, dim2=2).sum(1)
-    assert abs(trace.mean()) < 5 / 4000**0.5
-    assert abs(trace.var() - 1) < 5 * (2 / 4000) ** 0.5  # E trace^4 = 3, as for a normal
-    assert (Q.mean(0).abs() < 5 / (3 * 4000) ** 0.5).all()
-    assert abs((torch.linalg.det(Q[0]).abs() - 1)) < 1e-12
-    signs = torch.stack([torch.linalg.det(q) for q in Q[:1000]]).sign().mean()
-    assert signs.abs() < 5 / 1000**0.5  # rotations and reflections alike
+    assert abs(trace.mean()) < 5 / n**0.5
+    assert abs(trace.var() - 1) < 5 * (2 / n) ** 0.5  # E trace^4 = 3, as for a normal
+    assert (Q.mean(0).abs() < 5 / (3 * n) ** 0.5).all()
+    determinant = (torch.linalg.cross(Q[:, 0], Q[:, 1]) * Q[:, 2]).sum(1)
+    assert determinant.mean().abs() < 5 / n**0.5  # rotations and reflections alike
 
 
 def test_subspace_samples_lie_on_their_subspace():
@@ -464,7 +468,7 @@ def test_the_dtype_is_the_one_asked_for(draw, dtype):
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_an_integer_dtype_is_a_type_error(draw):
-    with pytest.raises(TypeError, match="dtype must be a floating-point type, got torch.int64"):
+    with pytest.raises(TypeError, match=r"dtype must be a floating-point type, got torch\.int64"):
         draw(dtype=torch.int64)
 
 

@@ -89,7 +89,7 @@ def test_a_scale_cannot_be_changed():
 
 def test_an_unknown_column_names_the_known_ones():
     with pytest.raises(AttributeError, match=r"no column 'image'.*images, atoms"):
-        choose().image
+        _ = choose().image
 
 
 def test_columns_are_completed_by_an_editor():
@@ -116,7 +116,7 @@ def test_a_column_may_hold_anything():
 def test_a_half_made_object_fails_cleanly():
     # copy and pickle look up attributes before there are any columns.
     with pytest.raises(AttributeError):
-        scale.Scale.__new__(scale.Scale).images
+        _ = scale.Scale.__new__(scale.Scale).images
     for action in (copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError):  # a generator cannot be copied; no endless recursion
             action(choose())

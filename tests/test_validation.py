@@ -103,13 +103,13 @@ def test_a_range_without_an_upper_end():
 
 def test_like_compares_shape_and_dtype_and_device():
     other = torch.ones(1, dtype=torch.float64)
-    with pytest.raises(TypeError, match="start must be a torch.Tensor, got list"):
+    with pytest.raises(TypeError, match=r"start must be a torch\.Tensor, got list"):
         check_like([1.0], "start", (1,), other)
     with pytest.raises(ValueError, match=r"start must have shape \(2, 3\), got \(3, 2\)"):
         check_like(torch.ones(3, 2, dtype=torch.float64), "start", (2, 3), other)
     with pytest.raises(ValueError, match=r"start must be torch.float64 on cpu, got torch.float32"):
         check_like(torch.ones(2, 3), "start", (2, 3), other)
-    with pytest.raises(ValueError, match="on cpu, got torch.float64 on meta"):
+    with pytest.raises(ValueError, match=r"on cpu, got torch\.float64 on meta"):
         check_like(torch.ones(2, dtype=torch.float64, device="meta"), "start", (2,), other)
 
 

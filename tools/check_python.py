@@ -2,11 +2,10 @@
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
-        "This project needs Python 3.11 or newer; %s is Python %d.%d.\n"
-        "Name a newer one: make PYTHON=python3.12 <command>"
-        % (sys.executable, sys.version_info[0], sys.version_info[1])
+        "This project needs Python 3.11 or newer; {} is Python {}.{}.\n"
+        "Name a newer one: make PYTHON=python3.12 <command>".format(sys.executable, *sys.version_info)
     )
 try:
     import ensurepip  # noqa: F401

@@ -41,6 +41,11 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
+def colab_link(url: str, name: str) -> str:
+    """Return the address that opens a notebook of the repository in Colab."""
+    return f"{COLAB}/{url.removeprefix('https://github.com/')}/blob/main/notebooks/{name}"
+
+
 def readme_links(url: str, root: Path = ROOT) -> str:
     """Return the lines between the markers in the README: one Colab link for each notebook."""
     if not url:
@@ -48,8 +53,7 @@ def readme_links(url: str, root: Path = ROOT) -> str:
     lines = [f"The project lives at <{url}>. Open a chapter in Colab:\n"]
     for path in notebooks(root):
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
-        target = f"{COLAB}/{url.removeprefix('https://github.com/')}/blob/main/notebooks/{path.name}"
-        lines.append(f"- [{title}]({target})")
+        lines.append(f"- [{title}]({colab_link(url, path.name)})")
     return "\n".join(lines) + "\n"
 
 

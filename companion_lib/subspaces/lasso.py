@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot, vector_norm
+from torch.nn import functional as F
 
-from companion_lib.subspaces.soft_threshold import shrinkage
 from companion_lib.validation import check_like, check_range, check_samples, check_tensor, working
 
 # A duality gap costs as much as a step, so it is looked at once in this many steps.
@@ -333,19 +334,15 @@ def _advance(
     point = torch.addcmul(at.Z, at.weight, at.move) if momentum else at.Z
     residual = torch.addmm(at.X, point, D, beta=-1)
     point = torch.addmm(point, residual, D.T, alpha=-2 * eta)
-    Z = (point - eta * lam).clamp_(min=0) if nonnegative else shrinkage(point, eta * lam)
+    Z = point.sub_(eta * lam).relu_() if nonnegative else F.softshrink(point, eta * lam)
     if not momentum:
         return replace(at, Z=Z)
     move = Z - at.Z
     # The gradient test <point - Z, Z - at.Z> > 0, with point = at.Z + weight * at.move.
-    uphill = at.weight * _dots(at.move, move) > _dots(move, move)
+    uphill = at.weight * vecdot(at.move, move)[:,None] > vector_norm(move,dim=1,keepdim=True).square()
     t = torch.where(uphill, 1.0, at.t)
     t_next = (1 + (1 + 4 * t * t).sqrt()) / 2
     return _Moving(at.rows, at.X, Z, move, (t - 1) / t_next, t_next)
-
-
-def _dots(A: Tensor, B: Tensor) -> Tensor:
-    return (A * B).sum(1, keepdim=True)
 
 
 def _objective(X: Tensor, Z: Tensor, D: Tensor, lam: float) -> Tensor:

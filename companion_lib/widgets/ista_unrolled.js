@@ -212,12 +212,13 @@ function render({ model, el }) {
   function judge() {
     const rises = layers.slice(1).filter((layer, k) => gapOf(layer) > gapOf(layers[k]) + FLOOR).length;
     const grown = layers[MAX_LAYERS].objective > layers[0].objective;
+    const beyond = view.get("step") > 1 ? ", though the step is past its limit" : "";
     const state = grown ? "diverges" : rises > 0 ? "wavers" : "falls";
     verdict.dataset.state = state;
     verdict.textContent = {
       diverges: "Diverges: the step is too long, each layer overshoots by more than the last.",
       wavers: `Converges, though the objective rises at ${rises} of ${MAX_LAYERS} layers.`,
-      falls: "The objective falls at every layer.",
+      falls: `The objective falls at every layer${beyond}.`,
     }[state];
   }
 

@@ -17,8 +17,8 @@ class ISTAUnrolled(Widget):
 
     The signal is ``x = z D`` plus a little noise, with a sparse ``z``. Each layer takes one
     proximal gradient step on ``||x - z D||^2 + lam ||z||_1``. Up to ``step = 1`` the objective
-    falls at every layer. From ``step = 2`` on the steepest direction overshoots by more than it came,
-    and plain ISTA diverges unless the shrinkage wins that back, which a small ``lam`` cannot.
+    falls at every layer. From ``step = 2`` on the steepest direction overshoots by more than it
+    came, and plain ISTA diverges unless the shrinkage wins that back, which a small ``lam`` cannot.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class ISTAUnrolled(Widget):
         (``found``).
         """
         X, D, Z = self.signal[None], self.dictionary, self.code[None]
-        best = fista(X, D, self.lam, steps=20000, tol=1e-15).codes
+        best = fista(X, D, self.lam, steps=2000).codes
         objective = lasso_objective(X, Z, D, self.lam).item()
         optimum = lasso_objective(X, best, D, self.lam).item()
         return {

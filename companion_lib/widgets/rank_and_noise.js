@@ -234,7 +234,7 @@ function render({ model, el }) {
     const [x, y] = [plot.x(at), plot.y(sum[at])];
     place(best, { d: `M${x},${y - 8}l8,8l-8,8l-8,-8Z` });
     // Clear of the other curve, which runs above for shrinkage and below for projection.
-    const beside = { x: Math.min(x, plot.width - 58), y: view.get("shrink") ? y + 24 : y - 15 };
+    const beside = { x: Math.min(x, plot.width - 74), y: view.get("shrink") ? y + 24 : y - 15 };
     place(bestText, beside);
     bestText.textContent = at === K ? `best: ${K} or more` : `best: ${at}`;
   }

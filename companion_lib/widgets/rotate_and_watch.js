@@ -3,7 +3,7 @@
 const DEGREES = 180 / Math.PI;
 const SWEEP = Array.from({ length: 181 }, (_, i) => i);
 const STRIPS = [
-  { name: "variance", label: "variance along axis 1 — what PCA maximizes", color: "purple" },
+  { name: "variance", label: "variance along axis 1 (PCA)", color: "purple" },
   { name: "l4", label: "mean ℓ⁴ of both responses", color: "green" },
   { name: "l1", label: "− mean ℓ¹", color: "green", sign: -1 },
   { name: "kurtosis", label: "|kurtosis|, both axes", color: "green" },
@@ -84,9 +84,8 @@ function mspStep({ x, y, n }, angle) {
     M[2] += r2 * x[i];
     M[3] += r2 * y[i];
   }
-  const turns = M[0] * M[3] - M[1] * M[2] >= 0;
-  const [p, q] = turns ? [M[0] + M[3], M[1] - M[2]] : [M[0] - M[3], M[1] + M[2]];
-  return wrap(Math.atan2(q, p) * DEGREES, 180);
+  // Its determinant is never negative, by Cauchy and Schwarz, so the factor is a rotation.
+  return wrap(Math.atan2(M[1] - M[2], M[0] + M[3]) * DEGREES, 180);
 }
 
 // The factor by which MSP shrinks a small error per step, when the axes are the true ones.
@@ -221,7 +220,7 @@ function render({ model, el }) {
     m = moments(data);
     curves = SWEEP.map((angle) => measure(data, m, angle));
     const radii = Float64Array.from(data.x, (x, i) => Math.hypot(x, data.y[i])).sort();
-    reach = 1.1 * radii[Math.floor(0.99 * data.n)];
+    reach = 1.1 * radii[Math.floor(0.99 * data.n)] || 1;
     visited = [];
     rate.set(contraction(theta, noise));
     drawCloud();

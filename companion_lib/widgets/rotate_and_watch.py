@@ -28,7 +28,7 @@ class RotateAndWatch(Widget):
     theta : float
         Fraction of active codes, 0.05 to 1. At 1 the data are Gaussian and have no axes.
     n : int
-        Number of samples, 10 to 5000.
+        Number of samples, 100 to 5000.
     noise : float
         Standard deviation of Gaussian noise, 0 to 1.
     angle : float
@@ -66,7 +66,7 @@ class RotateAndWatch(Widget):
         angle: float = 35.0,
         seed: int = 0,
     ):
-        check_range(n, "n", 10, 5000)
+        check_range(n, "n", 100, 5000)
         super().__init__(theta=theta, noise=noise, angle=angle, data=_draws(n, seed))
 
     @property

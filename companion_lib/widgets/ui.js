@@ -95,6 +95,10 @@ class View {
       { class: "companion-widget", "aria-label": title },
       h("header", {}, h("h4", {}, title), rich(invitation, "p")),
     );
+    // JupyterLab takes the arrow keys for moving between cells, unless the focused element says no.
+    this.root.addEventListener("focusin", ({ target }) => {
+      target.setAttribute("data-lm-suppress-shortcuts", "true");
+    });
     el.append(this.root);
   }
 

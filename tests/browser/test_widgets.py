@@ -305,6 +305,6 @@ def test_keeps_thirty_frames_a_second(page, tmp_path, widget):
 def test_says_what_is_missing_without_javascript(new_page, tmp_path):
     page = new_page(java_script_enabled=False)
     path = tmp_path / "page.html"
-    path.write_text(RotateAndWatch(n=20).static_html(), encoding="utf-8")
+    path.write_text(RotateAndWatch(n=100).static_html(), encoding="utf-8")
     page.goto(path.as_uri())
     assert "switch JavaScript on" in page.inner_text("body")

@@ -1,4 +1,4 @@
-"""The setup cell: silent where the library is, a wheel before the repository, else a clear error."""
+"""The setup cell: silent where the library is, else a wheel, the repository, or a clear error."""
 
 from __future__ import annotations
 

@@ -87,15 +87,15 @@ def test_equal_widgets_give_equal_pages(kind):
 
 def test_pages_are_equal_in_another_process():
     """No hash order, address or model id leaks into the text that nbval compares."""
-    show = "from companion_lib.widgets import RotateAndWatch as R; print(R(n=20).static_html())"
+    show = "from companion_lib.widgets import RotateAndWatch as R; print(R(n=100).static_html())"
     result = subprocess.run(
         [sys.executable, "-c", show], capture_output=True, text=True, check=True
     )
-    assert result.stdout == RotateAndWatch(n=20).static_html() + "\n"
+    assert result.stdout == RotateAndWatch(n=100).static_html() + "\n"
 
 
 def test_repr_is_short_and_stable():
-    assert repr(RotateAndWatch(theta=0.5, angle=20, n=10)) == (
+    assert repr(RotateAndWatch(theta=0.5, angle=20, n=100)) == (
         "RotateAndWatch(angle=20.0, noise=0.0, theta=0.5)"
     )
     assert repr(ISTAUnrolled(layers=3)) == (
@@ -106,7 +106,7 @@ def test_repr_is_short_and_stable():
 
 def test_the_reader_s_moves_reach_python():
     """The front end's messages end in ``set_state``."""
-    widget, seen = RotateAndWatch(n=50), []
+    widget, seen = RotateAndWatch(n=100), []
     widget.observe(lambda change: seen.append(change.new), "angle")
     widget.set_state({"angle": 12})
     assert widget.angle == 12.0
@@ -121,7 +121,10 @@ def test_the_reader_s_moves_reach_python():
     [
         (lambda: RotateAndWatch(theta=2), "theta must be between 0.05 and 1.0, got 2"),
         (lambda: RotateAndWatch(noise=-0.1), "noise must be between 0.0 and 1.0, got -0.1"),
-        (lambda: RotateAndWatch(angle=float("nan")), "angle must be between 0.0 and 180.0, got nan"),
+        (
+            lambda: RotateAndWatch(angle=float("nan")),
+            "angle must be between 0.0 and 180.0, got nan",
+        ),
         (lambda: RankAndNoise(rank=0), "rank must be between 1 and 120, got 0"),
         (
             lambda: RankAndNoise(rank=30, components=20),
@@ -140,7 +143,7 @@ def test_traits_out_of_range_are_refused(make, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RotateAndWatch(n=3), "n must be between 10 and 5000, got 3"),
+        (lambda: RotateAndWatch(n=3), "n must be between 100 and 5000, got 3"),
         (lambda: RankAndNoise(components=500), "components must be between 2 and 120, got 500"),
         (lambda: ISTAUnrolled(sparsity=99), "sparsity must be between 1 and m = 64, got 99"),
     ],
@@ -151,7 +154,7 @@ def test_sizes_out_of_range_are_refused(make, message):
 
 
 def test_a_refused_value_leaves_the_widget_as_it_was():
-    widget = RotateAndWatch(n=20)
+    widget = RotateAndWatch(n=100)
     with pytest.raises(TraitError):
         widget.theta = 3
     assert widget.theta == 0.3

@@ -24,7 +24,7 @@ def test_decoded_numbers_encode_to_themselves():
 
 
 def test_numbers_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="values must stay below 8 for scale 0.0002441, got 9"):
+    with pytest.raises(ValueError, match=r"must stay below 8 for scale 0\.0002441, got 9"):
         pack(torch.tensor([9.0]), 2.0**-12)
 
 

@@ -35,12 +35,15 @@ def test_gaussian_codes_have_no_axes():
 
 
 def test_msp_contracts_near_the_axes_at_the_announced_rate():
-    widget = RotateAndWatch(n=5000, angle=70, noise=0.2)
-    for _ in range(60):
-        widget.angle = widget.values()["msp_angle"]
-    limit, widget.angle = widget.angle, widget.angle + 0.5
-    ratio = (widget.values()["msp_angle"] - limit) / 0.5
-    assert ratio == pytest.approx(widget.values()["rate"], abs=0.05)
+    ratios = []
+    for seed in range(8):
+        widget = RotateAndWatch(theta=0.4, n=5000, angle=70, noise=0.2, seed=seed)
+        for _ in range(40):
+            widget.angle = widget.values()["msp_angle"]
+        limit, widget.angle = widget.angle, widget.angle + 0.1
+        ratios.append((widget.values()["msp_angle"] - limit) / 0.1)
+    # Sample kurtosis scatters: one seed's ratio by about 0.04, the mean of eight by 0.015.
+    assert sum(ratios) / 8 == pytest.approx(widget.values()["rate"], abs=0.06)
 
 
 def test_best_rank_falls_as_the_noise_grows():

@@ -30,7 +30,7 @@ class ClaimsTable(nodes.General, nodes.Element):
 
 
 class ClaimLink(nodes.Inline, nodes.TextElement):
-    """Stands for a link to the claim that begins with ``start``."""
+    """Stands for a link to the first claim that begins with ``start``."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ def fill_table(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def fill_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Turn each ``{claim}`` into a link, or warn if it does not name exactly one claim."""
+    """Turn each ``{claim}`` into a link to the first claim that begins so, or warn of none."""
     for stand_in in list(doctree.findall(ClaimLink)):
         start = stand_in["start"]
         matches = [claim for claim in all_claims(app.env) if claim.text.startswith(start)]
-        if len(matches) != 1:
-            LOGGER.warning("%d claims begin with %r", len(matches), start, location=stand_in)
+        if not matches:
+            LOGGER.warning("no claim begins with %r", start, location=stand_in)
             stand_in.replace_self(nodes.Text(start))
             continue
         link = make_link(app, docname, matches[0], f"✓ {matches[0].text}")
