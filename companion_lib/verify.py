@@ -60,7 +60,7 @@ def _parse(match: re.Match) -> Claim:
     return Claim(match["text"], "", match["note"] or "")
 
 
-def verify(claim: str, lhs, rhs, *, rtol=1e-5, atol=0.0, source: str | None = None) -> None:
+def verify(claim: str, lhs, rhs, *, rtol=None, atol=0.0, source: str | None = None) -> None:
     """Check that ``lhs`` equals ``rhs``, entry by entry.
 
     Holds if ``|lhs - rhs| <= atol + rtol * |rhs|`` everywhere, as in numpy. An entry of
@@ -73,8 +73,9 @@ def verify(claim: str, lhs, rhs, *, rtol=1e-5, atol=0.0, source: str | None = No
     lhs, rhs : Tensor, numpy.ndarray or number
         The two sides, of one shape; a single number is compared with every entry.
     rtol, atol : number or scalar Tensor
-        Relative and absolute tolerance. A plain number is printed with the claim. Pass one
-        computed from data (say, five standard errors) as a tensor: its digits are not printed.
+        Relative and absolute tolerance; with neither, ``rtol=1e-5``. With ``atol`` alone there is
+        no relative slack. A plain number is printed with the claim. Pass one computed from data
+        (say, five standard errors) as a tensor: its digits are not printed.
     source : str, optional
         Anchor of the book's section; see ``companion_lib.sections``.
 
@@ -91,6 +92,8 @@ def verify(claim: str, lhs, rhs, *, rtol=1e-5, atol=0.0, source: str | None = No
     >>> verify("the trace is the sum of the eigenvalues", 3.0, 3.0, rtol=1e-12, source="pca")
     ✓ the trace is the sum of the eigenvalues  [2.1.1 · rtol 1e-12]
     """
+    if rtol is None:
+        rtol = 0.0 if float(atol) else 1e-5
     record = _claim(claim, source, _tolerance(rtol, atol))
     rtol, atol = float(rtol), float(atol)
     if not (0 <= rtol < 1 and 0 <= atol < float("inf")):

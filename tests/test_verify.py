@@ -43,7 +43,7 @@ def double(value):
 def test_the_printed_lines(capsys):
     verify("the residual is the sum", 2.0, 2.0, rtol=1e-10, source="pca")
     verify("by default", 2.0, 2.0)
-    verify("an absolute tolerance", 0.0, 0.0, rtol=0, atol=1e-3, source="subspace")
+    verify("an absolute tolerance", 0.0, 0.0, atol=1e-3, source="subspace")
     verify("both", 1.0, 1.0, rtol=1e-9, atol=0.25)
     verify("exactly", 3, 3, rtol=0)
     verify.below("an error", 0.01, 0.05, source="pca")
@@ -196,6 +196,11 @@ def test_tolerances_add_up():
 def test_a_zero_is_checked_by_atol_alone():
     failure(verify, 1e-300, 0.0, rtol=0.5)
     verify("small", 1e-9, 0.0, atol=1e-8)
+
+
+def test_atol_alone_allows_no_relative_slack():
+    failure(verify, 1000.001, 1000.0, atol=1e-4)
+    verify("near", 1000.00001, 1000.0, atol=1e-4)
 
 
 def test_one_wrong_entry_is_enough():

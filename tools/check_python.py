@@ -3,10 +3,11 @@
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036
-    sys.exit(
+    message = (
         "This project needs Python 3.11 or newer; {} is Python {}.{}.\n"
-        "Name a newer one: make PYTHON=python3.12 <command>".format(sys.executable, *sys.version_info)
+        "Name a newer one: make PYTHON=python3.12 <command>"
     )
+    sys.exit(message.format(sys.executable, *sys.version_info))
 try:
     import ensurepip  # noqa: F401
 except ImportError:

@@ -5,7 +5,7 @@ from .completion import Completion, complete_matrix
 from .dictionary_learning import DictionaryLearning, dictionary_learning
 from .fast_ica import FastICA, fast_ica
 from .kurtosis import kurtosis
-from .lasso import SparseCode, fista, ista, lasso_objective, lasso_residual
+from .lasso import SparseCode, fista, ista, lasso_gap, lasso_objective, lasso_residual
 from .lista import LISTA
 from .msp import MSP, msp, msp_step
 from .online_pca import OnlinePCA
@@ -45,6 +45,7 @@ __all__ = [
     "fista",
     "ista",
     "kurtosis",
+    "lasso_gap",
     "lasso_objective",
     "lasso_residual",
     "match_signed_permutation",

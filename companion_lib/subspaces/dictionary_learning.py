@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from companion_lib.subspaces.lasso import step_limit
-from companion_lib.subspaces.soft_threshold import shrinkage
 from companion_lib.validation import check_like, check_range, check_samples, working
 
 # How often unused atoms are replaced, in steps.
@@ -106,51 +107,71 @@ def dictionary_learning(
     check_range(code_steps, "code_steps", 1)
     check_range(atom_steps, "atom_steps", 1)
     data = working(X)
-    D = _project(_start(X, m, start, generator))
-    Z = data.new_zeros(len(data), m)
-    R = Z @ D - data
-    history = [R.square().sum()]
-    for step in tqdm(range(steps), disable=not progress, desc="dictionary learning"):
+    data, D = working(X), _project(_first_atoms(X, m, start, generator))
+    Z, R = data.new_zeros(len(data), m), -data
+    history, direction = [R.square().sum()], data.new_ones(m)
+    for step in tqdm(range(1, steps + 1), desc="dictionary learning", disable=not progress):
         for _ in range(code_steps):
             Z, R = _move_codes(Z, R, D, data, lam)
         for _ in range(atom_steps):
-            D, R = _move_atoms(Z, R, D, data)
+            D, R, direction = _move_atoms(Z, R, D, data, direction)
         history.append(R.square().sum() + lam * Z.abs().sum())
-        if step % REVIVE_EVERY == REVIVE_EVERY - 1:
-            D = _revive(Z, R, D)
+        if step % REVIVE_EVERY == 0:
+            D = _revive(Z, R, D, lam)
     return DictionaryLearning(D.to(X.dtype), Z.to(X.dtype), torch.stack(history))
 
 
-def _move_codes(Z, R, D, X, lam):
+def _first_atoms(
+    X: Tensor, m: int, start: Tensor | None, generator: torch.Generator | None
+) -> Tensor:
+    if start is not None:
+        check_like(start, "start", (m, X.shape[1]), X)
+        return working(check_samples(start, "start"))
+    like = working(X)
+    D = torch.randn(m, X.shape[1], generator=generator, dtype=like.dtype, device=like.device)
+    return F.normalize(D)
+
+
+def _move_codes(
+    Z: Tensor, R: Tensor, D: Tensor, X: Tensor, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Take one ISTA step; return the codes and their residual ``Z D - X``."""
     eta = step_limit(D)
-    Z = shrinkage(torch.addmm(Z, R, D.T, alpha=-2 * eta), eta * lam)
-    return Z, Z @ D - X
+    Z = F.softshrink(torch.addmm(Z, R, D.T, alpha=-2 * eta), eta * lam)
+    return Z, torch.addmm(X, Z, D, beta=-1)
 
 
-def _move_atoms(Z, R, D, X):
-    norm = torch.linalg.matrix_norm(Z.T @ Z, 2)
-    D = _project(D - Z.T @ R / norm.clamp(min=torch.finfo(Z.dtype).tiny))
-    return D, Z @ D - X
+def _move_atoms(
+    Z: Tensor, R: Tensor, D: Tensor, X: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one projected gradient step; return atoms, residual and power iteration's vector.
+
+    A step of length ``1 / (2 L)`` descends if ``||Z E||^2 <= L ||E||^2`` for the change ``E`` of
+    the atoms. Power iteration gives an ``L`` that nearly always will do. The test needs only
+    products that the next step needs anyway, and ``||Z||_F^2`` is a bound that always holds.
+    """
+    direction = Z.T @ (Z @ F.normalize(direction, dim=0))
+    L, bound = 1.05 * vector_norm(direction), Z.square().sum()
+    if bound == 0:
+        return D, R, torch.ones_like(direction)
+    gradient = Z.T @ R
+    while True:
+        moved = _project(D - gradient / L)
+        residual = torch.addmm(X, Z, moved, beta=-1)
+        if L >= bound or (residual - R).square().sum() <= L * (moved - D).square().sum():
+            return moved, residual, direction
+        L = torch.minimum(2 * L, bound)
 
 
 def _project(D: Tensor) -> Tensor:
     """Scale the atoms that are longer than one to length one."""
-    return D / torch.linalg.vector_norm(D, dim=1, keepdim=True).clamp(min=1)
+    return D / vector_norm(D, dim=1, keepdim=True).clamp(min=1)
 
 
-def _start(X, m, start, generator):
-    if start is not None:
-        return working(check_like(start, "start", (m, X.shape[1]), X))
-    like = working(X)
-    D = torch.randn(m, X.shape[1], generator=generator, dtype=like.dtype, device=X.device)
-    return D / torch.linalg.vector_norm(D, dim=1, keepdim=True)
-
-
-def _revive(Z: Tensor, R: Tensor, D: Tensor) -> Tensor:
-    """Replace atoms with no nonzero code by the directions of the largest residuals."""
-    dead = (~(Z != 0).any(0)).nonzero().squeeze(1)[: len(R)]
-    lengths = torch.linalg.vector_norm(R, dim=1)
-    length, worst = lengths.topk(len(dead))
-    D = D.clone()
-    D[dead] = -R[worst] / length.clamp(min=torch.finfo(R.dtype).tiny)[:, None]
-    return D
+def _revive(Z: Tensor, R: Tensor, D: Tensor, lam: float) -> Tensor:
+    """Point atoms that no sample uses at the largest residuals, if a code can come of it."""
+    lengths, worst = vector_norm(R, dim=1).sort(descending=True)
+    unused = (Z == 0).all(0).nonzero()[:, 0][: (lengths > lam / 2).sum()]
+    atoms = D.clone()
+    atoms[unused] = -R[worst[: len(unused)]] / lengths[: len(unused), None]
+    return atoms

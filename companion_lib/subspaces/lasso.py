@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.linalg import vecdot, vector_norm
-from torch.nn import functional as F
 
 from companion_lib.validation import check_like, check_range, check_samples, check_tensor, working
 
@@ -274,19 +273,49 @@ def fista(
     return _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, momentum=True)
 
 
-@dataclass(frozen=True, eq=False)
 class _Moving:
-    """What each sample that has not settled carries from step to step."""
+    """The samples that have not settled, and what they carry from step to step.
 
-    rows: Tensor
-    X: Tensor
-    Z: Tensor
-    move: Tensor
-    weight: Tensor
-    t: Tensor
+    Arrays of size (n, m) are allocated once: fresh memory would cost as much as the arithmetic.
+    """
+
+    def __init__(self, rows: Tensor, X: Tensor, Z: Tensor, move: Tensor, weight: Tensor, t: Tensor):
+        self.rows, self.X, self.Z = rows, X, Z
+        self.move, self.weight, self.t = move, weight, t
+        self.point, self.spare = torch.empty_like(Z), torch.empty_like(Z)
+        self.residual = torch.empty_like(X)
+
+    @classmethod
+    def at_rest(cls, X: Tensor, Z: Tensor) -> _Moving:
+        rows, ones = torch.arange(len(X), device=X.device), X.new_ones(len(X), 1)
+        return cls(rows, X, Z.clone(), torch.zeros_like(Z), torch.zeros_like(ones), ones)
 
     def select(self, mask: Tensor) -> _Moving:
-        return _Moving(*(getattr(self, field.name)[mask] for field in fields(self)))
+        carried = (self.rows, self.X, self.Z, self.move, self.weight, self.t)
+        return _Moving(*(values[mask] for values in carried))
+
+    def step(self, D: Tensor, lam: float, eta: float, nonnegative: bool, momentum: bool) -> None:
+        """Take one proximal gradient step from each code plus its momentum."""
+        point = torch.addcmul(self.Z, self.weight, self.move, out=self.point)
+        torch.addmm(self.X, point, D, beta=-1, out=self.residual)
+        point.addmm_(self.residual, D.T, alpha=-2 * eta)
+        if nonnegative:
+            point.sub_(eta * lam).clamp_(min=0)
+        else:
+            point.sub_(torch.clamp(point, -eta * lam, eta * lam, out=self.spare))
+        # The old code is overwritten by the move to the new one, the old move by the next point.
+        move = torch.sub(point, self.Z, out=self.Z)
+        if momentum:
+            self._update_weight(move)
+        self.Z, self.move, self.point = point, move, self.move
+
+    def _update_weight(self, move: Tensor) -> None:
+        # The gradient test <point - Z_new, move> > 0, with point = Z_old + weight * old move.
+        along, length = vecdot(self.move, move), vector_norm(move, dim=1)
+        uphill = self.weight * along[:, None] > length.square()[:, None]
+        t = torch.where(uphill, 1.0, self.t)
+        self.t = (1 + (1 + 4 * t * t).sqrt()) / 2
+        self.weight = (t - 1) / self.t
 
 
 def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, momentum) -> SparseCode:
@@ -298,9 +327,9 @@ def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, moment
     eta = step_limit(atoms) if step_size is None else check_range(step_size, "step_size", 0)
     codes = data.new_zeros(len(X), len(D)) if start is None else working(start).clone()
     values = [_objective(data, codes, atoms, lam).sum()] if history else []
-    moving, settled_objective, taken = _at_rest(data, codes), 0.0, 0
+    moving, settled_objective, taken = _Moving.at_rest(data, codes), 0.0, 0
     while taken < steps and len(moving.rows):
-        moving = _advance(moving, atoms, lam, eta, nonnegative, momentum)
+        moving.step(atoms, lam, eta, nonnegative, momentum)
         taken += 1
         if history:
             objective = _objective(moving.X, moving.Z, atoms, lam)
@@ -320,29 +349,6 @@ def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, moment
             f" 1 / (2 ||D||_2^2) = {step_limit(atoms):.4g} the objective is sure to fall"
         )
     return SparseCode(codes.to(X.dtype), taken, torch.stack(values) if history else X.new_zeros(0))
-
-
-def _at_rest(X: Tensor, Z: Tensor) -> _Moving:
-    rows = torch.arange(len(X), device=X.device)
-    return _Moving(rows, X, Z, torch.zeros_like(Z), Z.new_zeros(len(Z), 1), Z.new_ones(len(Z), 1))
-
-
-def _advance(
-    at: _Moving, D: Tensor, lam: float, eta: float, nonnegative: bool, momentum: bool
-) -> _Moving:
-    """Take one proximal gradient step from each sample's code plus its momentum."""
-    point = torch.addcmul(at.Z, at.weight, at.move) if momentum else at.Z
-    residual = torch.addmm(at.X, point, D, beta=-1)
-    point = torch.addmm(point, residual, D.T, alpha=-2 * eta)
-    Z = point.sub_(eta * lam).relu_() if nonnegative else F.softshrink(point, eta * lam)
-    if not momentum:
-        return replace(at, Z=Z)
-    move = Z - at.Z
-    # The gradient test <point - Z, Z - at.Z> > 0, with point = at.Z + weight * at.move.
-    uphill = at.weight * vecdot(at.move, move)[:,None] > vector_norm(move,dim=1,keepdim=True).square()
-    t = torch.where(uphill, 1.0, at.t)
-    t_next = (1 + (1 + 4 * t * t).sqrt()) / 2
-    return _Moving(at.rows, at.X, Z, move, (t - 1) / t_next, t_next)
 
 
 def _objective(X: Tensor, Z: Tensor, D: Tensor, lam: float) -> Tensor:

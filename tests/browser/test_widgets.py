@@ -136,6 +136,8 @@ def test_every_control_works_from_the_keyboard(page, tmp_path, widget):
         page.keyboard.press("ArrowLeft" if before > 0.05 else "ArrowRight")
         page.evaluate(FRAME)
         assert shown(root)[name] != before, name
+        # Without this JupyterLab keeps the arrow keys for itself.
+        assert sliders.nth(i).get_attribute("data-lm-suppress-shortcuts") == "true"
     for control in root.locator("button, input").all():
         assert control.evaluate(
             "(node) => Boolean(node.ariaLabel || node.textContent || node.labels?.[0]?.textContent)"
