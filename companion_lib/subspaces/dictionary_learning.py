@@ -60,8 +60,9 @@ def dictionary_learning(
     ``atom_steps`` projected gradient steps, always from where they are. Both have step sizes that
     are sure to descend, so the objective never increases.
 
-    Every 25 steps an atom that no sample uses is replaced by a badly coded sample's residual.
-    That leaves the objective unchanged, because the codes of such an atom are zero.
+    Every 25 steps the atoms that no sample uses are replaced by the directions of the largest
+    residuals ``x - z D``, as far as these exceed ``lam / 2`` in length (a smaller one would never
+    be used). That leaves the objective unchanged, because the codes of such atoms are zero.
 
     Parameters
     ----------
@@ -74,7 +75,9 @@ def dictionary_learning(
     steps : int
         The number of alternations.
     start : Tensor, shape (m, d), optional
-        First atoms; longer ones are scaled to length one. Random unit vectors if not given.
+        First atoms; longer ones are scaled to length one. If not given: random samples scaled
+        to length one, plus 10% of Gaussian noise (and noise alone where there are fewer nonzero
+        samples than atoms). On image patches this ends lower than random directions do.
     generator : torch.Generator, optional
         Draws the random start, on the device of ``X``.
     progress : bool
@@ -127,9 +130,14 @@ def _first_atoms(
     if start is not None:
         check_like(start, "start", (m, X.shape[1]), X)
         return working(check_samples(start, "start"))
-    like = working(X)
-    D = torch.randn(m, X.shape[1], generator=generator, dtype=like.dtype, device=like.device)
-    return F.normalize(D)
+    data = working(X)
+    noise = torch.randn(m, X.shape[1], generator=generator, dtype=data.dtype, device=data.device)
+    D = F.normalize(noise)
+    samples = F.normalize(data[(data != 0).any(1)])
+    chosen = torch.randperm(len(samples), generator=generator, device=data.device)[:m]
+    # Two equal samples would stay equal atoms forever; a little noise tells them apart.
+    D[: len(chosen)] = F.normalize(samples[chosen] + 0.1 * D[: len(chosen)])
+    return D
 
 
 def _move_codes(
