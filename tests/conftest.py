@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from build_site import build  # noqa: E402
+from build_site import BuildError, build  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +34,8 @@ def site(tmp_path_factory, worker_id) -> Path:
             try:
                 build(shared / "site")
                 log.write_text("")
-            except subprocess.CalledProcessError as error:
-                log.write_text(error.stdout)
+            except BuildError as error:
+                log.write_text(str(error))
     if log.read_text():
         pytest.fail(f"the site does not build without warnings:\n{log.read_text()}", pytrace=False)
     return shared / "site" / "_build" / "html"

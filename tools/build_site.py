@@ -15,6 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class BuildError(RuntimeError):
+    """The site has a warning or an error."""
+
+
 def commit_date(root: Path) -> str | None:
     """Return the last commit's time in seconds, which the pages show as their date."""
     command = ["git", "-C", str(root), "log", "-1", "--format=%ct"]
@@ -30,8 +34,8 @@ def build(output: Path, root: Path = ROOT) -> Path:
 
     Raises
     ------
-    subprocess.CalledProcessError
-        If Sphinx warns about anything or fails; what it printed is in ``.stdout``.
+    BuildError
+        If Sphinx warns about anything or fails; the message is what it printed.
     """
     target = output / "_build" if output.name != "_build" else output
     shutil.rmtree(target, ignore_errors=True)
@@ -45,12 +49,12 @@ def build(output: Path, root: Path = ROOT) -> Path:
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if result.returncode != 0:
-        raise subprocess.CalledProcessError(result.returncode, command, result.stdout)
+        raise BuildError(result.stdout)
     return target / "html"
 
 
 if __name__ == "__main__":
     try:
         print(f"Built {build(Path(sys.argv[1]).resolve())}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{error.stdout}\nThe site was not built: the warnings above are errors here.")
+    except BuildError as error:
+        sys.exit(f"{error}\nThe site was not built: the warnings above are errors here.")

