@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import nbformat
@@ -16,6 +17,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 LANGUAGE = {"name": "python"}
 KEPT_IN_CELLS = ("tags", "slideshow")
 TIMEOUT = 600
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def run(notebook: nbformat.NotebookNode, folder: Path) -> None:
@@ -41,15 +43,14 @@ def clean(notebook: nbformat.NotebookNode) -> None:
             {key: cell.metadata[key] for key in KEPT_IN_CELLS if key in cell.metadata}
         )
         for output in cell.get("outputs", ()):
-            strip_model_ids(output)
+            fix_model_id(output, cell.id)
 
 
-def strip_model_ids(output: nbformat.NotebookNode) -> None:
-    """Drop the live view of a widget: its id is new in each run, and no kernel is there to use it.
-
-    The widget's ``text/html`` form stays, which is what a page without a kernel shows.
-    """
-    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+def fix_model_id(output: nbformat.NotebookNode, cell_id: str) -> None:
+    """Give a widget's live view an id that depends on its cell only: a kernel's is always new."""
+    view = output.get("data", {}).get(WIDGET_VIEW)
+    if view:
+        view["model_id"] = uuid.uuid5(uuid.NAMESPACE_OID, cell_id).hex
 
 
 def main(paths: list[Path]) -> None:

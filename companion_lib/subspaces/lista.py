@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from companion_lib.subspaces.lasso import step_limit
 from companion_lib.subspaces.soft_threshold import shrinkage
-from companion_lib.validation import check_range, check_samples
+from companion_lib.validation import check_like, check_range, check_samples
 
 
 class LISTA(nn.Module):
@@ -64,6 +64,8 @@ class LISTA(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the codes (n, m) of samples ``X`` of shape (n, d)."""
+        check_samples(X)
+        check_like(X, "X", (len(X), self.dictionaries.shape[2]), self.dictionaries)
         Z = X.new_zeros(len(X), self.dictionaries.shape[1])
         for layer, D in enumerate(self.dictionaries):
             if self.encoders is None:

@@ -95,6 +95,8 @@ class SparseAutoencoder(nn.Module):
 
     def encode(self, X: Tensor) -> Tensor:
         """Return the nonnegative codes (n, m) of samples ``X`` of shape (n, d)."""
+        check_samples(X)
+        check_like(X, "X", (len(X), self.encoder_weight.shape[1]), self.encoder_weight)
         return F.relu(F.linear(X, self.encoder_weight, self.encoder_bias))
 
     def decode(self, Z: Tensor) -> Tensor:
