@@ -140,9 +140,7 @@ def _first_atoms(
     return D
 
 
-def _move_codes(
-    Z: Tensor, R: Tensor, D: Tensor, X: Tensor, lam: float
-) -> tuple[Tensor, Tensor]:
+def _move_codes(Z: Tensor, R: Tensor, D: Tensor, X: Tensor, lam: float) -> tuple[Tensor, Tensor]:
     """Take one ISTA step; return the codes and their residual ``Z D - X``."""
     eta = step_limit(D)
     Z = F.softshrink(torch.addmm(Z, R, D.T, alpha=-2 * eta), eta * lam)

@@ -149,6 +149,7 @@ def step_limit(D: Tensor) -> float:
 
     It is one over the Lipschitz constant of the gradient of ``||x - z D||^2``.
     """
+    D = working(D)
     gram = D @ D.T if len(D) < D.shape[1] else D.T @ D
     largest = torch.linalg.eigvalsh(gram)[-1].item()
     if not largest > 0:

@@ -48,10 +48,21 @@ def polar(M: Tensor) -> Tensor:
         raise ValueError(
             f"M must be square or tall (at least as many rows as columns), got {tuple(M.shape)}"
         )
-    return polar_factor(working(M)).to(M.dtype)
+    return _from_svd(working(M)).to(M.dtype)
 
 
 def polar_factor(M: Tensor) -> Tensor:
-    """Return ``U V^T`` of a matrix that needs no checks."""
+    """Return the polar factor of one square matrix that needs no checks, in the fastest way.
+
+    The eigenvectors of ``M^T M`` take half the time of a singular value decomposition. They lose
+    as many digits as ``M^T M`` is ill-conditioned, so they serve only up to a condition of 100.
+    """
+    squares, V = torch.linalg.eigh(M.T @ M)
+    if squares[0] > 0.01 * squares[-1]:
+        return M @ (V / squares.sqrt()) @ V.T
+    return _from_svd(M)
+
+
+def _from_svd(M: Tensor) -> Tensor:
     U, _, Vh = torch.linalg.svd(M, full_matrices=False)
     return U @ Vh

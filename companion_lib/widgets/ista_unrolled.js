@@ -163,7 +163,7 @@ function render({ model, el }) {
     verdict,
     h(
       "div",
-      { class: "row" },
+      { class: "toolbar" },
       view.choice("momentum", "method", [
         { value: false, text: "ISTA" },
         { value: true, text: "FISTA, with momentum" },

@@ -114,7 +114,7 @@ function render({ model, el }) {
     pictures,
     h(
       "div",
-      { class: "row" },
+      { class: "toolbar" },
       view.choice("shrink", "how components are kept", [
         { value: false, text: "projection" },
         { value: true, text: "shrinkage" },

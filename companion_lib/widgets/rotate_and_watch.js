@@ -176,7 +176,7 @@ function render({ model, el }) {
     h("div", { class: "rotate" }, stage, strips),
     h(
       "div",
-      { class: "row" },
+      { class: "toolbar" },
       view.button("One MSP step", () => step()),
       view.button("Run MSP", () => run()),
       view.button("Random start", () => jump(Math.random() * 180)),

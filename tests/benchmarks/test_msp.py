@@ -14,14 +14,14 @@ def test_msp_step_against_its_two_products(race, n, d):
     codes = torch.empty_like(X)
 
     def products():
-        for _ in range(11):
+        for _ in range(31):
             torch.mm(X, start.T, out=codes)
             codes.T @ X
 
     race(
         f"MSP step, d = {d}",
-        # Ten steps, and the objective once more at the end: eleven pairs of products.
-        lambda: msp(X, steps=10, tol=0.0, start=start),
+        # Thirty steps, and the objective once more at the end: 31 pairs of products.
+        lambda: msp(X, steps=30, tol=0.0, start=start),
         products,
         at_least=0.5,
         baseline_name="the step's two matrix products alone",

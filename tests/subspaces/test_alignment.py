@@ -84,5 +84,5 @@ def test_dtype_and_repr():
     ],
 )
 def test_bad_input(W, error):
-    with pytest.raises(error, match="^W "):
+    with pytest.raises(error, match=r"^W "):
         match_signed_permutation(W)

@@ -1,5 +1,7 @@
 """FastICA: recovery, scikit-learn, signs, whitening, convergence order, bad input."""
 
+from itertools import pairwise
+
 import pytest
 import sklearn.decomposition
 import torch
@@ -93,7 +95,7 @@ def test_the_order_of_convergence_is_three():
     for steps in range(4):
         u = fast_ica(X, 1, steps, generator=generator(1), whiten=False).unmixing[0].abs()
         tangents.append((u.min() / u.max()).item())
-    for before, after in zip(tangents, tangents[1:], strict=False):
+    for before, after in pairwise(tangents):
         assert after == pytest.approx(before**3, rel=1e-9, abs=1e-15)
     assert 0.1 < tangents[0] < 0.95
 

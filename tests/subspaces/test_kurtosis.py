@@ -56,5 +56,5 @@ def test_the_axis_and_half_precision():
     ],
 )
 def test_bad_input(x, error):
-    with pytest.raises(error, match="^x "):
+    with pytest.raises(error, match=r"^x "):
         kurtosis(x)

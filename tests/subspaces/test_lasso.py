@@ -50,7 +50,8 @@ def test_the_objective_by_hand():
 
 
 def test_the_objective_is_differentiable():
-    X, Z, D = randn(2, 3), randn(2, 4, seed=1).requires_grad_(), randn(4, 3, seed=2).requires_grad_()
+    X, Z, D = randn(2, 3), randn(2, 4, seed=1), randn(4, 3, seed=2)
+    Z.requires_grad_(), D.requires_grad_()
     assert torch.autograd.gradcheck(lambda Z, D: lasso_objective(X, Z, D, 0.3), (Z, D))
 
 
@@ -130,9 +131,7 @@ def test_agrees_with_scikit_learns_lasso(solve, lam):
 def test_agrees_with_scikit_learns_sparse_encode(nonnegative):
     X, D = problem()
     expected = torch.from_numpy(
-        sparse_encode(
-            X.numpy(), D.numpy(), algorithm="lasso_cd", alpha=0.1, positive=nonnegative
-        )
+        sparse_encode(X.numpy(), D.numpy(), algorithm="lasso_cd", alpha=0.1, positive=nonnegative)
     )
     codes, best = optimum(X, D, 0.2, nonnegative)
     assert torch.allclose(codes, expected, atol=2e-3)

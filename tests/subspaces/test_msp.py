@@ -136,7 +136,7 @@ def test_permuting_or_flipping_the_atoms_does_the_same_to_the_next():
 
 
 def test_the_shifted_iteration_is_faster_and_ends_nearby():
-    X, U = problem(20_000, 10, 0.5)
+    X, _ = problem(20_000, 10, 0.5)
     X = whiten(X, center=False).apply(X)
     slow, fast = (msp(X, shift=shift, generator=generator(3)) for shift in (0.0, 3.0))
     assert slow.step_sizes[-1] <= 1e-9 and fast.step_sizes[-1] <= 1e-9

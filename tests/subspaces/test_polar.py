@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion_lib.subspaces import polar
+from companion_lib.subspaces.polar import polar_factor
 
 seeds = st.integers(0, 2**16)
 few = settings(max_examples=20, deadline=None)
@@ -33,6 +34,14 @@ def test_a_batch_is_its_members():
     Q = polar(M)
     assert Q.shape == M.shape
     assert torch.allclose(Q[2, 1], polar(M[2, 1]), atol=1e-14)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 0.2, 0.09, 1e-6, 1e-12])
+def test_the_fast_way_of_msp_is_as_accurate(smallest):
+    values = torch.linspace(1, smallest, 8, dtype=torch.float64)
+    M = polar(randn(8, 8)) * values @ polar(randn(8, 8, seed=1))
+    expected = polar(randn(8, 8)) @ polar(randn(8, 8, seed=1))
+    assert torch.allclose(polar_factor(M), expected, atol=1e-15 / smallest + 1e-13)
 
 
 @few

@@ -73,5 +73,5 @@ def test_negative_thresholds_are_refused(t):
     ],
 )
 def test_bad_input(z, error):
-    with pytest.raises(error, match="^z "):
+    with pytest.raises(error, match=r"^z "):
         soft_threshold(z, 1.0)
