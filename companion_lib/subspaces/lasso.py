@@ -338,6 +338,7 @@ def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, moment
             values.append(settled_objective + objective.sum())
         if tol is not None and taken % CHECK_EVERY == 0:
             objective, dual = _bounds(moving.X, moving.Z, atoms, lam, nonnegative)
+            _refuse_overflow(objective, eta, atoms)
             settled = objective - dual <= tol * dual
             # Copying what is left costs a few passes: only when it saves much work.
             if settled.all() or settled.float().mean() > 0.25:
@@ -345,12 +346,16 @@ def _solve(X, D, lam, steps, step_size, start, tol, nonnegative, history, moment
                 settled_objective += objective[settled].sum()
                 moving = moving.select(~settled)
     codes[moving.rows] = moving.Z
-    if not torch.isfinite(codes).all():
+    _refuse_overflow(codes, eta, atoms)
+    return SparseCode(codes.to(X.dtype), taken, torch.stack(values) if history else X.new_zeros(0))
+
+
+def _refuse_overflow(values: Tensor, eta: float, D: Tensor) -> None:
+    if not torch.isfinite(values).all():
         raise FloatingPointError(
             f"the codes overflowed: step_size = {eta:.4g} is too long; up to"
-            f" 1 / (2 ||D||_2^2) = {step_limit(atoms):.4g} the objective is sure to fall"
+            f" 1 / (2 ||D||_2^2) = {step_limit(D):.4g} the objective is sure to fall"
         )
-    return SparseCode(codes.to(X.dtype), taken, torch.stack(values) if history else X.new_zeros(0))
 
 
 def _objective(X: Tensor, Z: Tensor, D: Tensor, lam: float) -> Tensor:

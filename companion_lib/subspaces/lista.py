@@ -42,7 +42,8 @@ class LISTA(nn.Module):
     Notes
     -----
     Book: section ``learned-sparse-coding``; Gregor and LeCun (2010). Thresholds that training
-    drives below zero act as zero.
+    drives below zero act as zero. Samples must have the dtype of the weights, in which the layers
+    compute.
     """
 
     def __init__(
@@ -57,9 +58,15 @@ class LISTA(nn.Module):
         D = D.detach()
         eta = step_limit(D)
         self.dictionaries = nn.Parameter(D.repeat(layers, 1, 1))
-        self.encoders = None if tied else nn.Parameter((2 * eta * D.T).repeat(layers, 1, 1))
-        self.step_sizes = _scalars(eta, layers, D, trained=thresholds == "learned" and tied)
-        self.thresholds = _scalars(eta * lam, layers, D, trained=thresholds == "learned")
+        learned = thresholds == "learned"
+        self.thresholds = _scalars(eta * lam, layers, D, learned)
+        if tied:
+            self.step_sizes, self.encoders = _scalars(eta, layers, D, learned), None
+        else:
+            self.step_sizes, self.encoders = (
+                None,
+                nn.Parameter((2 * eta * D.T).repeat(layers, 1, 1)),
+            )
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the codes (n, m) of samples ``X`` of shape (n, d)."""
@@ -67,12 +74,9 @@ class LISTA(nn.Module):
         check_like(X, "X", (len(X), self.dictionaries.shape[2]), self.dictionaries)
         Z = X.new_zeros(len(X), self.dictionaries.shape[1])
         for layer, D in enumerate(self.dictionaries):
-            if self.encoders is None:
-                W = 2 * self.step_sizes[layer] * D.T
-            else:
-                W = self.encoders[layer]
-            threshold = self.thresholds[layer].clamp(min=0)
-            Z = shrinkage(Z - (Z @ D - X) @ W, threshold)
+            tied = self.encoders is None
+            W = 2 * self.step_sizes[layer] * D.T if tied else self.encoders[layer]
+            Z = shrinkage(Z - (Z @ D - X) @ W, self.thresholds[layer].clamp(min=0))
         return Z
 
 

@@ -55,11 +55,13 @@ def polar_factor(M: Tensor) -> Tensor:
     """Return the polar factor of one square matrix that needs no checks, in the fastest way.
 
     The eigenvectors of ``M^T M`` take half the time of a singular value decomposition. They lose
-    as many digits as ``M^T M`` is ill-conditioned, so they serve only up to a condition of 100.
+    as many digits as ``M^T M`` is ill-conditioned, so they serve only up to a condition of 100,
+    and one Newton-Schulz step makes the columns orthonormal to rounding again.
     """
     squares, V = torch.linalg.eigh(M.T @ M)
     if squares[0] > 0.01 * squares[-1]:
-        return M @ (V / squares.sqrt()) @ V.T
+        Q = M @ (V / squares.sqrt()) @ V.T
+        return torch.addmm(Q, Q, Q.T @ Q, beta=1.5, alpha=-0.5)
     return _from_svd(M)
 
 
