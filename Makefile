@@ -13,18 +13,24 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help book site lab test test-unit test-notebooks test-site bench notebooks figures wheel \
 	repository lint clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
+# The stamp says where the checkout was: once it has moved, the paths inside .venv are wrong.
+ifneq "$(shell cat $(READY) 2>/dev/null)" "$(CURDIR)"
+$(shell rm -f $(READY))
+endif
+
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) tools/check_python.py
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@printf '%s\n' "$(CURDIR)" > $@
 
 $(TEST_READY): $(READY) requirements-test.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
@@ -37,7 +43,7 @@ site: $(READY)  ## build the site into _build/html from the committed outputs
 	$(RUN) tools/build_site.py _build
 
 lab: $(READY)  ## open JupyterLab on the notebooks
-	$(RUN) -m jupyter lab notebooks
+	$(RUN) -m jupyterlab notebooks
 
 test: test-unit test-notebooks test-site  ## all tests: units, notebooks re-run, site, browser
 
@@ -65,7 +71,9 @@ wheel: $(READY)  ## build dist/companion_lib-*.whl, for upload to Colab
 	$(RUN) -m hatchling build -t wheel
 
 repository: $(READY)  ## make repository URL=https://github.com/OWNER/NAME
-	$(RUN) tools/repository.py $(URL)
+	$(if $(filter command,$(origin URL)),,$(error Give the address: make repository \
+		URL=https://github.com/OWNER/NAME, or an empty URL= to take it out))
+	$(RUN) tools/repository.py "$(URL)"
 
 lint: $(TEST_READY)  ## style and common mistakes
 	$(RUN) -m ruff check .

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from companion_lib.validation import check_range, check_tensor
+from companion_lib.validation import check_count, check_range, check_tensor
 
 # The libraries that carry the images are imported where they are used: each takes a second or
 # so to load, and most notebooks need one of them.
@@ -123,7 +123,7 @@ def mnist(n: int | None = None, full: bool = False) -> tuple[Tensor, Tensor]:
     LeCun, Bottou, Bengio and Haffner (1998).
     """
     pixels, labels = _mnist_full() if full else _mnist_small()
-    n = len(pixels) if n is None else int(check_range(n, "n", 1, len(pixels), "number of images"))
+    n = len(pixels) if n is None else check_count(n, "n", len(pixels), "number of images")
     return pixels[:n].float() / 255, labels[:n].clone()
 
 
@@ -242,8 +242,8 @@ def _patches(
     images: Tensor, n: int, size: int, generator: torch.Generator | None, min_sum: float
 ) -> Tensor:
     images = as_images(images)
-    check_range(n, "n", 1)
-    check_range(size, "size", 1, min(images.shape[1:]), "the image's shorter side")
+    check_count(n, "n")
+    check_count(size, "size", min(images.shape[1:]), "the image's shorter side")
     sums = avg_pool2d(images[:, None], size, stride=1)[:, 0] * size**2  # one per place
     places = (sums >= min_sum).flatten().nonzero()[:, 0]
     if len(places) == 0:
@@ -292,7 +292,7 @@ def random_orthogonal(
     ----------
     Mezzadri (2007): Q of a Gaussian matrix is Haar once the diagonal of R is made positive.
     """
-    check_range(d, "d", 1)
+    check_count(d, "d")
     return _orthonormal(d, d, generator, dtype).to(dtype)
 
 
@@ -334,14 +334,15 @@ def subspace_samples(
     Raises
     ------
     ValueError
-        If ``k`` is not between 1 and ``d``, or ``noise`` is negative.
+        If ``k`` is not between 1 and ``d``, or ``noise`` is negative or infinite.
 
     Notes
     -----
     Book: section ``pca``. Its samples are the columns of ``X^T``.
     """
-    check_range(n, "n", 1)
-    check_range(k, "k", 1, d, "d")
+    check_count(n, "n")
+    check_count(d, "d")
+    check_count(k, "k", d, "d")
     check_range(noise, "noise", 0)
     U = _orthonormal(d, k, generator, dtype)
     X = _randn(n, k, generator=generator, dtype=dtype) @ U.T
@@ -380,8 +381,8 @@ def bernoulli_gaussian(
     -----
     Book: section ``complete-dictionary-learning``. Its codes are columns; here they are rows.
     """
-    check_range(n, "n", 1)
-    check_range(d, "d", 1)
+    check_count(n, "n")
+    check_count(d, "d")
     if not 0 < theta <= 1:
         raise ValueError(f"theta must be in (0, 1], got {theta}")
     values = _randn(n, d, generator=generator, dtype=dtype) / theta**0.5

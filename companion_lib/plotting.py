@@ -233,9 +233,12 @@ def image_grid(
     Raises
     ------
     ValueError
-        If the images have another shape, hold NaN, or do not fit the grid.
+        If the images have another shape, hold NaN, or do not fit the grid, or ``row_labels``
+        does not name every row.
+    TypeError
+        If ``images`` is not a tensor of floating-point numbers.
     """
-    images = as_images(images.detach()).cpu().float()
+    images = as_images(images).detach().cpu().float()
     rows, cols = _grid(len(images), rows, cols)
     if signed:
         peak = images.abs().amax((1, 2), keepdim=True)
@@ -259,6 +262,9 @@ def image_grid(
 
 def _grid(k: int, rows: int | None, cols: int | None) -> tuple[int, int]:
     """Choose the missing sides of a grid for ``k`` images."""
+    for name, given in (("rows", rows), ("cols", cols)):
+        if given is not None and given < 1:
+            raise ValueError(f"{name} must be at least 1, got {given}")
     if cols is None:
         cols = -(-k // rows) if rows is not None else -int(-(k**0.5) // 1)
     if rows is None:

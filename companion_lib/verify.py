@@ -64,7 +64,8 @@ def verify(claim: str, lhs, rhs, *, rtol=None, atol=0.0, source: str | None = No
     """Check that ``lhs`` equals ``rhs``, entry by entry.
 
     Holds if ``|lhs - rhs| <= atol + rtol * |rhs|`` everywhere, as in numpy. An entry of
-    ``rhs`` that is exactly zero is therefore checked by ``atol`` alone.
+    ``rhs`` that is exactly zero is therefore checked by ``atol`` alone. Computed in float64;
+    integers with ``rtol=0`` and no ``atol`` are compared as integers.
 
     Parameters
     ----------
@@ -99,8 +100,10 @@ def verify(claim: str, lhs, rhs, *, rtol=None, atol=0.0, source: str | None = No
     if not (0 <= rtol < 1 and 0 <= atol < float("inf")):
         raise ValueError(f"rtol must be in [0, 1) and atol in [0, inf), got {rtol} and {atol}")
     lhs, rhs = _pair(claim, lhs, rhs, "lhs", "rhs")
-    # isclose has the infinities right: equal ones agree, and inf is close to nothing else.
-    holds = torch.isclose(lhs, rhs, rtol=rtol, atol=atol)
+    # isclose has the infinities right: equal ones agree, and inf is close to nothing else. With a
+    # tolerance it compares integers in float32, so they become float64 first.
+    sides = (lhs, rhs) if rtol == atol == 0 else (_as_float(lhs), _as_float(rhs))
+    holds = torch.isclose(*sides, rtol=rtol, atol=atol)
     allowed = f"allowed is atol {atol} + rtol {rtol} times |rhs|"
     _settle(record, holds, (lhs - rhs).abs(), {"lhs": lhs, "rhs": rhs}, allowed)
 
@@ -175,7 +178,8 @@ def _tensor(value, name: str) -> Tensor:
     if isinstance(value, list | tuple):  # entry by entry: the entries may be tensors
         return torch.stack([_tensor(entry, name) for entry in value]) if value else torch.empty(0)
     if isinstance(value, bool | int | float | complex | np.ndarray | np.generic):
-        return torch.tensor(np.asarray(value))
+        array = np.asarray(value)  # torch takes no strides below zero and no foreign byte order
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
     raise TypeError(f"{name} must be a tensor, an array or a number, got {type(value).__name__}")
 
 
@@ -184,8 +188,29 @@ def _pair(claim: str, left, right, left_name: str, right_name: str) -> tuple[Ten
     if left.shape != right.shape and left.ndim and right.ndim:
         shapes = f"{left_name} {tuple(left.shape)} and {right_name} {tuple(right.shape)}"
         raise VerificationError(f"not verified: {claim}\n  shapes differ: {shapes}")
-    dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float64)
+    if all(_is_whole(side) for side in (left, right)):
+        left, right = _as_integer(left, left_name), _as_integer(right, right_name)
+    else:
+        left, right = _as_float(left), _as_float(right)
+    dtype = torch.promote_types(left.dtype, right.dtype)
     return torch.broadcast_tensors(left.to(dtype), right.to(dtype))
+
+
+def _is_whole(value: Tensor) -> bool:
+    """Tell whether the entries are integers or booleans, which float64 would round from 2^53 on."""
+    return not (value.is_floating_point() or value.is_complex())
+
+
+def _as_integer(value: Tensor, name: str) -> Tensor:
+    whole = value.to(torch.int64)
+    if value.dtype == torch.uint64 and (whole < 0).any():
+        raise ValueError(f"{name} must fit in 64 bits with a sign, got uint64 beyond 2^63 - 1")
+    return whole
+
+
+def _as_float(value: Tensor) -> Tensor:
+    """Return float64, or complex128 for complex numbers."""
+    return value.to(torch.complex128 if value.is_complex() else torch.float64)
 
 
 def _settle(record: Claim, holds: Tensor, deviation: Tensor, values: dict, criterion: str) -> None:

@@ -480,6 +480,7 @@ def test_an_integer_dtype_is_a_type_error(draw):
         (lambda: data.subspace_samples(5, 4, 0), "k must be between 1 and d = 4, got 0"),
         (lambda: data.subspace_samples(5, 4, 5), "k must be between 1 and d = 4, got 5"),
         (lambda: data.subspace_samples(5, 4, 2, -0.1), "noise must be at least 0, got -0.1"),
+        (lambda: data.subspace_samples(5, 4, 2, float("inf")), "noise must be at least 0 and fin"),
         (lambda: data.bernoulli_gaussian(0, 4, 0.5), "n must be at least 1, got 0"),
         (lambda: data.bernoulli_gaussian(5, 0, 0.5), "d must be at least 1, got 0"),
         (lambda: data.bernoulli_gaussian(5, 4, 0.0), r"theta must be in \(0, 1\], got 0.0"),
@@ -489,4 +490,25 @@ def test_an_integer_dtype_is_a_type_error(draw):
 )
 def test_impossible_sizes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: data.mnist(2.5), "n"),
+        (lambda: data.mnist(True), "n"),
+        (lambda: data.mnist_patches(2.5), "n"),
+        (lambda: data.mnist_patches(2, 2.5), "size"),
+        (lambda: data.photo_patches(2, 2.5), "size"),
+        (lambda: data.random_orthogonal(2.5), "d"),
+        (lambda: data.subspace_samples(2.5, 4, 2), "n"),
+        (lambda: data.subspace_samples(5, 4.5, 2), "d"),
+        (lambda: data.subspace_samples(5, 4, 1.5), "k"),
+        (lambda: data.bernoulli_gaussian(2.5, 4, 0.5), "n"),
+        (lambda: data.bernoulli_gaussian(5, 4.5, 0.5), "d"),
+    ],
+)
+def test_sizes_are_integers(call, name):
+    with pytest.raises(TypeError, match=f"^{name} must be an integer, got (.*.5|True)$"):
         call()

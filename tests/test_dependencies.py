@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import packages_distributions, version
 
 import pytest
 from packaging.requirements import Requirement
@@ -26,8 +30,26 @@ COLAB = {
     "pooch": "1.9.0",
     "tqdm": "4.67.3",
 }
-# Installed there too, in versions that were not recorded; bounds must be years old.
-UNRECORDED = {"pyyaml": "6.0"}
+# Installed there too, in these versions or newer ones; bounds must be years old.
+UNRECORDED = {
+    "pyyaml": "6.0",
+    "pillow": "11.0",
+    "requests": "2.32",
+    "cycler": "0.12",
+    "traitlets": "5.7.1",
+}
+# Imports companion_lib where importlib.metadata knows no such package: a clone on the path.
+UNINSTALLED = """
+from importlib import metadata
+find = metadata.distribution
+def hide(name):
+    if name == "companion_lib":
+        raise metadata.PackageNotFoundError(name)
+    return find(name)
+metadata.distribution = hide
+import companion_lib
+print(companion_lib.__version__)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +65,29 @@ def bounds(project) -> list[Requirement]:
 def pins(path) -> dict[str, str]:
     lines = re.findall(r"(?m)^([\w.-]+)==(\S+)$", path.read_text())
     return {canonicalize_name(name): version for name, version in lines}
+
+
+def imported(path) -> set[str]:
+    """Return the top-level packages that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
+    return {name.split(".")[0] for name in names | {node.module for node in froms}}
+
+
+def test_every_import_is_declared(bounds, root):
+    names = set().union(*map(imported, (root / "companion_lib").rglob("*.py")))
+    outside = names - sys.stdlib_module_names - {"companion_lib"}
+    distributions = packages_distributions()
+    used = {canonicalize_name(distributions[name][0]) for name in outside}
+    assert used <= {canonicalize_name(bound.name) for bound in bounds}
+
+
+def test_a_clone_that_is_not_installed_can_be_imported(root):
+    result = subprocess.run(
+        [sys.executable, "-c", UNINSTALLED], cwd=root, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == version("companion_lib"), result.stderr
 
 
 def test_colab_satisfies_every_bound(bounds, project):

@@ -319,6 +319,29 @@ def test_too_many_images_are_an_error():
         image_grid(subplots()[1], torch.rand(7, 4, 4), rows=2, cols=3)
 
 
+@pytest.mark.parametrize("sides", [{"rows": 0}, {"cols": 0}, {"rows": -1, "cols": -7}])
+def test_a_grid_has_rows_and_columns(sides):
+    with pytest.raises(ValueError, match=r"(rows|cols) must be at least 1, got (0|-1)"):
+        image_grid(subplots()[1], torch.rand(7, 4, 4), **sides)
+
+
+def test_row_labels_stand_left_of_the_middle_of_their_rows():
+    _, ax = subplots()
+    drawn = image_grid(ax, torch.rand(6, 4, 4), rows=2, row_labels=["noisy", "clean"])
+    assert [text.get_text() for text in ax.texts] == ["noisy", "clean"]
+    height = len(drawn.get_array())
+    for row, text in enumerate(ax.texts):
+        x, y = text.get_position()
+        assert x < 0 and text.get_ha() == "right"
+        assert row * height / 2 < y < (row + 1) * height / 2
+
+
+@pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
+def test_row_labels_name_every_row(labels):
+    with pytest.raises(ValueError, match=f"row_labels must name 2 rows, got {len(labels)}"):
+        image_grid(subplots()[1], torch.rand(6, 4, 4), rows=2, row_labels=labels)
+
+
 def test_signed_images_are_scaled_one_by_one_and_zero_stays_in_the_middle():
     images = torch.stack([torch.eye(4), -8 * torch.eye(4), torch.zeros(4, 4)])
     drawn = image_grid(subplots()[1], images, rows=1, signed=True)
@@ -355,6 +378,7 @@ def test_parameters_and_half_precision_are_drawn():
         (torch.full((1, 4, 4), float("nan")), ValueError),
         (torch.ones(0, 4, 4), ValueError),
         (torch.ones(1, 4, 4, dtype=torch.int64), TypeError),
+        (np.ones((1, 4, 4)), TypeError),
     ],
 )
 def test_images_of_another_form_are_an_error(images, error):

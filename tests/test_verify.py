@@ -179,6 +179,39 @@ def test_integers_booleans_and_complex_numbers():
     failure(verify, torch.arange(3), torch.arange(3) + 1)
 
 
+@pytest.mark.parametrize("make", [int, torch.tensor, np.int64, lambda x: [x]])
+def test_exact_is_exact_for_large_integers(make):
+    verify("equal", make(2**53 + 1), 2**53 + 1, rtol=0)
+    assert f"lhs = {2**53 + 1}, rhs = {2**53}" in failure(verify, make(2**53 + 1), 2**53, rtol=0)
+    verify("near", make(2**53 + 1), 2**53, rtol=1e-12)
+    verify.below("below", 2**53, make(2**53 + 1))
+    failure(verify.above, make(2**53), 2**53 + 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint64, np.bool_])
+def test_unsigned_integers_and_booleans_do_not_wrap_around(kind):
+    assert "deviation 1" in failure(verify, kind(0), kind(1), rtol=0)
+    verify("within one", kind(0), kind(1), atol=1)
+    verify.below("below", kind(0), kind(1))
+
+
+def test_integers_beyond_the_signed_range_are_refused():
+    with pytest.raises(ValueError, match="lhs must fit in 64 bits with a sign"):
+        verify("a claim", np.uint64(2**63), -(2**63), rtol=0)
+
+
+def test_an_integer_meets_a_float_in_double_precision():
+    failure(verify, torch.tensor(2**24 + 1), torch.tensor(2.0**24), rtol=0)
+
+
+def test_reversed_and_big_endian_arrays_are_compared():
+    array = np.arange(6.0).reshape(2, 3)
+    verify("reversed rows", array[::-1], [[3, 4, 5], [0, 1, 2]], rtol=0)
+    verify("reversed columns", array[:, ::-1], torch.tensor(array).flip(1), rtol=0)
+    verify("big-endian", array.astype(">f8"), array, rtol=0)
+    verify("big-endian counts", np.arange(3, dtype=">i4"), [0, 1, 2], rtol=0)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_relative_tolerance_is_that_of_rhs(sign):
     rhs = 200.0 * sign

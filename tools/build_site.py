@@ -14,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Its script in .venv/bin names a Python by path, which is gone once the checkout has moved.
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+
 
 class BuildError(RuntimeError):
     """The site has a warning or an error."""
@@ -43,7 +46,7 @@ def build(output: Path, root: Path = ROOT) -> Path:
     date = commit_date(root)
     if date is not None:
         env.setdefault("SOURCE_DATE_EPOCH", date)
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(root)]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]
     command += ["--path-output", str(target.parent), "--warningiserror", "--keep-going", "--quiet"]
     result = subprocess.run(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -22,12 +22,12 @@ README_BLOCK = re.compile(r"(<!-- links -->\n).*?(<!-- /links -->)", re.DOTALL)
 
 def configured(root: Path = ROOT) -> str:
     """Return ``repository.url`` of ``_config.yml``; empty while it is unset."""
-    return yaml.safe_load((root / "_config.yml").read_text())["repository"]["url"]
+    return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
 
 def setup_cell(url: str, root: Path = ROOT) -> str:
     """Return the source of every notebook's setup cell for this address."""
-    template = (root / "tools" / "setup_cell.txt").read_text().rstrip("\n")
+    template = (root / "tools" / "setup_cell.txt").read_text(encoding="utf-8").rstrip("\n")
     return template.replace('REPOSITORY = ""', f'REPOSITORY = "{url}"')
 
 
@@ -60,26 +60,29 @@ def readme_links(url: str, root: Path = ROOT) -> str:
 def write_config(url: str, root: Path) -> None:
     """Put the address into ``_config.yml``, leaving the rest of the file as it is."""
     path = root / "_config.yml"
-    text, count = re.subn(r'(?m)^  url: ".*"$', f'  url: "{url}"', path.read_text())
+    text = path.read_text(encoding="utf-8")
+    text, count = re.subn(r'(?m)^  url: ".*"$', f'  url: "{url}"', text)
     if count != 1:
         raise ValueError(f'_config.yml must have exactly one line  url: "…", found {count}')
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def write_citation(url: str, root: Path) -> None:
     """Set or remove ``repository-code`` in ``CITATION.cff``."""
     path = root / "CITATION.cff"
-    lines = [x for x in path.read_text().splitlines() if not x.startswith("repository-code:")]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith("repository-code:")]
     if url:
         lines.append(f'repository-code: "{url}"')
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_readme(url: str, root: Path) -> None:
     """Write the links between the markers in the README."""
     path = root / "README.md"
     block = readme_links(url, root)
-    path.write_text(README_BLOCK.sub(lambda m: m[1] + block + m[2], path.read_text()))
+    text = README_BLOCK.sub(lambda m: m[1] + block + m[2], path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
 
 
 def write_notebooks(url: str, root: Path) -> None:
@@ -97,8 +100,10 @@ def write_everywhere(url: str, root: Path = ROOT) -> None:
     Raises
     ------
     ValueError
-        If the URL is neither empty nor of the form ``https://github.com/OWNER/NAME``.
+        If the URL is neither empty nor of the form ``https://github.com/OWNER/NAME``, to which a
+        slash or ``.git`` may be appended.
     """
+    url = url.rstrip("/").removesuffix(".git")
     if url and not ADDRESS.fullmatch(url):
         raise ValueError(f"URL must look like https://github.com/OWNER/NAME, got {url!r}")
     for write in (write_config, write_citation, write_readme, write_notebooks):
@@ -106,8 +111,10 @@ def write_everywhere(url: str, root: Path = ROOT) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit('usage: tools/repository.py URL, where "" takes the address out')
     try:
-        write_everywhere(sys.argv[1].removesuffix("/") if len(sys.argv) > 1 else "")
+        write_everywhere(sys.argv[1])
     except ValueError as error:
         sys.exit(str(error))
     print(f"repository.url is {configured() or 'unset'}")

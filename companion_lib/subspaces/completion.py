@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.pca import check_count
-from companion_lib.validation import check_range, check_tensor, working
+from companion_lib.validation import (
+    check_count,
+    check_range,
+    check_tensor,
+    draw_normal,
+    unit_scale,
+    working,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +43,7 @@ class Completion:
         return f"Completion(n={n}, d={d}, rank={self.left.shape[1]}, steps={len(self.history)})"
 
 
+@torch.no_grad()
 def complete_matrix(
     Y: Tensor,
     mask: Tensor,
@@ -74,15 +81,15 @@ def complete_matrix(
     Returns
     -------
     Completion
-        In the dtype of ``Y``; half precision is computed in float32.
+        In the dtype of ``Y``; half precision is computed in float32. No gradients are tracked.
 
     Raises
     ------
     TypeError
         If ``Y`` is not a floating-point tensor or ``mask`` not a bool one.
     ValueError
-        If the shapes differ, an observed entry is not finite, a row or column has no entry at all
-        (nothing could recover it), or a number is out of range.
+        If the shapes or devices differ, an observed entry is not finite, a row or column has no
+        entry at all (nothing could recover it), or a number is out of range.
 
     Notes
     -----
@@ -104,9 +111,10 @@ def complete_matrix(
     check_range(tol, "tol", 0)
     check_range(ridge, "ridge", 0)
     W = check_tensor(torch.where(mask, working(Y), 0.0), "Y (where observed)")
-    scale = _root_mean_square(W, mask)
-    scale = torch.where(scale > 0, scale, 1.0)
-    start = torch.randn(d, rank, generator=generator, dtype=W.dtype, device=W.device)
+    largest = unit_scale(W)  # the squares in a root mean square could leave the dtype's range
+    spread = _root_mean_square(W / largest, mask)
+    scale = largest * torch.where(spread > 0, spread, 1.0)
+    start = draw_normal((d, rank), W, generator)
     left, right, errors = _alternate(W / scale, mask, start, steps, tol, ridge)
     left, history = left * scale, torch.stack(errors) * scale
     return Completion(*(part.to(Y.dtype) for part in (left @ right.T, left, right, history)))
@@ -167,6 +175,8 @@ def _check_mask(mask: Tensor, Y: Tensor) -> None:
         raise TypeError(f"mask must be a torch.Tensor of bool, got {given}")
     if mask.shape != Y.shape:
         raise ValueError(f"mask must have shape {tuple(Y.shape)}, got {tuple(mask.shape)}")
+    if mask.device != Y.device:
+        raise ValueError(f"mask must be on {Y.device}, got {mask.device}")
     for axis, name in ((1, "rows"), (0, "columns")):
         unseen = (~mask.any(axis)).nonzero().flatten().tolist()
         if unseen:

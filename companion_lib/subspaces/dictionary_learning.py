@@ -109,10 +109,9 @@ def dictionary_learning(
     check_range(steps, "steps", 0)
     check_range(code_steps, "code_steps", 1)
     check_range(atom_steps, "atom_steps", 1)
-    data = working(X)
     data, D = working(X), _project(_first_atoms(X, m, start, generator))
     Z, R = data.new_zeros(len(data), m), -data
-    history, direction = [R.square().sum()], data.new_ones(m)
+    history, direction = [R.square().sum()], _generic_vector(Z)
     for step in tqdm(range(1, steps + 1), desc="dictionary learning", disable=not progress):
         for _ in range(code_steps):
             Z, R = _move_codes(Z, R, D, data, lam)
@@ -156,17 +155,23 @@ def _move_atoms(
     the atoms. Power iteration gives an ``L`` that nearly always will do. The test needs only
     products that the next step needs anyway, and ``||Z||_F^2`` is a bound that always holds.
     """
-    direction = Z.T @ (Z @ F.normalize(direction, dim=0))
-    L, bound = 1.05 * vector_norm(direction), Z.square().sum()
+    direction, bound = Z.T @ (Z @ F.normalize(direction, dim=0)), Z.square().sum()
     if bound == 0:
-        return D, R, torch.ones_like(direction)
+        return D, R, _generic_vector(Z)
+    # Never zero, even if the vector happens to be orthogonal to all codes.
+    L = (1.05 * vector_norm(direction)).clamp(min=torch.finfo(Z.dtype).eps * bound)
     gradient = Z.T @ R
     while True:
         moved = _project(D - gradient / L)
         residual = torch.addmm(X, Z, moved, beta=-1)
-        if L >= bound or (residual - R).square().sum() <= L * (moved - D).square().sum():
+        if not L < bound or (residual - R).square().sum() <= L * (moved - D).square().sum():
             return moved, residual, direction
         L = torch.minimum(2 * L, bound)
+
+
+def _generic_vector(Z: Tensor) -> Tensor:
+    """Return a start for power iteration that no pattern in the codes is orthogonal to."""
+    return torch.linspace(1, 2, Z.shape[1], dtype=Z.dtype, device=Z.device)
 
 
 def _project(D: Tensor) -> Tensor:

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from companion_lib.subspaces.msp import move_floor, rescale, settled
 from companion_lib.subspaces.whitening import whiten as whiten_data
-from companion_lib.validation import check_range, check_samples, working
+from companion_lib.validation import (
+    check_count,
+    check_features,
+    check_range,
+    check_samples,
+    draw_normal,
+    working,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,21 +29,26 @@ class FastICA:
         Row ``i`` reads source ``i`` off a centered sample: ``z = (x - mean) @ unmixing.T``.
     mean : Tensor, shape (d,)
         What is subtracted first; zero if the data were taken as white.
-    step_sizes : tuple of k Tensors
+    moves : tuple of k Tensors
         For each component, how far each of its steps moved the direction, up to sign.
+    converged : bool
+        Whether the last step of every component moved it by at most ``tol``.
     """
 
     unmixing: Tensor
     mean: Tensor
-    step_sizes: tuple[Tensor, ...]
+    moves: tuple[Tensor, ...]
+    converged: bool
 
     def encode(self, X: Tensor) -> Tensor:
         """Return the sources (n, k) of samples ``X`` of shape (n, d)."""
-        return (X - self.mean) @ self.unmixing.T
+        check_features(X, self.mean)
+        return ((working(X) - self.mean) @ working(self.unmixing).T).to(X.dtype)
 
     def __repr__(self) -> str:
         k, d = self.unmixing.shape
-        return f"FastICA(k={k}, d={d}, steps={[len(s) for s in self.step_sizes]})"
+        steps = [len(moves) for moves in self.moves]
+        return f"FastICA(k={k}, d={d}, steps={steps}, converged={self.converged})"
 
 
 @torch.no_grad()
@@ -64,24 +77,26 @@ def fast_ica(
     steps : int
         The largest number of steps for each component.
     tol : float
-        Go on to the next component when a step moves the direction by at most this much.
+        Go on to the next component when a step moves the direction by at most this much; never
+        below what the dtype resolves.
     generator : torch.Generator, optional
-        Draws the random starts, on the device of ``X``.
+        Draws the random starts.
     whiten : bool
         Center and whiten first. Say False for data that are white already.
 
     Returns
     -------
     FastICA
-        The unmixing matrix for ``X`` itself, whitening included, with ``encode``. Components
-        come in no particular order, with arbitrary signs.
+        The unmixing matrix for ``X`` itself, whitening included, with ``encode``; in the dtype of
+        ``X``, without gradients. Components come in no particular order, with arbitrary signs.
 
     Raises
     ------
     TypeError
         If ``X`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty, not finite or not of full rank, or ``k`` is not between 1 and ``d``.
+        If ``X`` is empty, not finite, all zeros, or (to be whitened) not of full rank or a single
+        sample, or a number is out of range.
 
     Notes
     -----
@@ -91,40 +106,49 @@ def fast_ica(
     check_samples(X)
     d = X.shape[1]
     k = d if k is None else k
-    check_range(k, "k", 1, d, why="d")
-    check_range(steps, "steps", 0)
+    check_count(k, "k", d, "d")
+    check_count(steps, "steps", low=0)
     check_range(tol, "tol", 0)
     data, mean, white = working(X), working(X).new_zeros(d), None
     if whiten:
         white = whiten_data(data)
         data, mean = white.apply(data), white.mean
+    data, _, *weights = rescale(data, shift=3.0)
+    tol = move_floor(data, tol)
     found, histories = data.new_zeros(0, d), []
     for _ in range(k):
-        direction, history = _component(data, found, steps, tol, generator)
+        start = draw_normal((d,), data, generator)
+        direction, moves = _component(data, weights, found, start, steps, tol)
         found = torch.cat([found, direction[None]])
-        histories.append(history)
+        histories.append(moves)
     unmixing = found if white is None else found @ white.matrix
-    return FastICA(unmixing.to(X.dtype), mean.to(X.dtype), tuple(histories))
+    moves = tuple(torch.stack(m).to(X.dtype) if m else X.new_zeros(0) for m in histories)
+    converged = all(settled(m, tol) for m in histories)
+    return FastICA(unmixing.to(X.dtype), mean.to(X.dtype), moves, converged)
 
 
 def _component(
-    X: Tensor, found: Tensor, steps: int, tol: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    start = torch.randn(X.shape[1], generator=generator, dtype=X.dtype, device=X.device)
-    u, history = _orthonormalize(start, found), []
-    for _ in range(steps):
-        y = X @ u
-        new = _orthonormalize((y * y * y) @ X / len(X) - 3 * u, found)
-        history.append(torch.minimum((new - u).norm(), (new + u).norm()))
+    X: Tensor, weights: list[Tensor], found: Tensor, start: Tensor, steps: int, tol: float
+) -> tuple[Tensor, list[Tensor]]:
+    """Return one direction and how far each step moved it."""
+    weight, pull = weights
+    u, moves = _normalize(_project(start, found), found), []
+    while len(moves) < steps and not settled(moves, tol):
+        gradient = _project(weight * ((X @ u) ** 3 @ X) / len(X) - pull * u, found)
+        # Where no kurtosis is left, what remains is rounding, and the direction may stay.
+        flat = gradient.norm() <= 2 * torch.finfo(X.dtype).eps * pull
+        new = u if flat else _normalize(gradient, found)
+        moves.append(torch.minimum((new - u).norm(), (new + u).norm()))
         u = new
-        if history[-1] <= tol:
-            break
-    return u, torch.stack(history) if history else X.new_zeros(0)
+    return u, moves
 
 
-def _orthonormalize(v: Tensor, found: Tensor) -> Tensor:
-    """Make ``v`` a unit vector orthogonal to the rows of ``found``."""
-    for _ in range(2):  # Once is not enough when v lies almost in their span.
-        v = v - (found @ v) @ found
-        v = v / v.norm()
-    return v
+def _project(v: Tensor, found: Tensor) -> Tensor:
+    """Remove from ``v`` its part along the orthonormal rows of ``found``."""
+    return v - (found @ v) @ found
+
+
+def _normalize(v: Tensor, found: Tensor) -> Tensor:
+    """Make ``v`` a unit vector; what is left of it along ``found`` counts if ``v`` was small."""
+    v = _project(v / v.norm(), found)
+    return v / v.norm()

@@ -19,7 +19,8 @@ def kurtosis(x: Tensor, dim: int = 0) -> Tensor:
     ----------
     x : Tensor, any shape
         Samples along ``dim``; for ``(n, d)`` the answer has one number for each coordinate. Half
-        precision is computed in float32.
+        precision is computed in float32; beyond the range of float16, from samples of about 16
+        on, the answer comes out infinite.
     dim : int
         The axis of the samples.
 

@@ -219,8 +219,8 @@ def ista(
 
     Notes
     -----
-    Book: section ``sparse-coding``; Beck and Teboulle (2009). ``4 n m d`` operations a step, or
-    ``2 n m^2`` if ``m < 2 d``. Memory: a few arrays (n, m).
+    Book: section ``sparse-coding``; Beck and Teboulle (2009). ``4 n m d`` operations a step.
+    Memory: a few arrays (n, m).
 
     Examples
     --------

@@ -7,8 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from companion_lib.data import random_orthogonal
 from companion_lib.subspaces.polar import polar_factor
-from companion_lib.validation import check_like, check_range, check_samples, working
+from companion_lib.validation import (
+    check_count,
+    check_features,
+    check_finite,
+    check_like,
+    check_orthonormal,
+    check_range,
+    check_samples,
+    check_tensor,
+    unit_scale,
+    working,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,24 +33,30 @@ class MSP:
         The orthogonal operator ``A`` of ``z = A x``. Its rows are the atoms: ``x = A^T z``.
     objective : Tensor, shape (steps + 1,)
         The mean of :math:`\\|A x\\|_4^4` over the samples, before each step and after the last.
-    step_sizes : Tensor, shape (steps,)
+    moves : Tensor, shape (steps,)
         How far each step moved the dictionary, in Frobenius norm and up to the signs of rows.
+    converged : bool
+        Whether the last step moved it by at most ``tol``.
     """
 
     dictionary: Tensor
     objective: Tensor
-    step_sizes: Tensor
+    moves: Tensor
+    converged: bool
 
     def encode(self, X: Tensor) -> Tensor:
         """Return the codes ``X A^T`` of samples ``X`` of shape (n, d)."""
-        return X @ self.dictionary.T
+        check_features(X, self.dictionary)
+        return (working(X) @ working(self.dictionary).T).to(X.dtype)
 
     def decode(self, Z: Tensor) -> Tensor:
         """Return the samples ``Z A`` that have the codes ``Z`` of shape (n, d)."""
-        return Z @ self.dictionary
+        check_features(Z, self.dictionary, "Z")
+        return (working(Z) @ working(self.dictionary)).to(Z.dtype)
 
     def __repr__(self) -> str:
-        return f"MSP(d={len(self.dictionary)}, steps={len(self.step_sizes)})"
+        d, steps = len(self.dictionary), len(self.moves)
+        return f"MSP(d={d}, steps={steps}, converged={self.converged})"
 
 
 def msp_step(A: Tensor, X: Tensor, shift: float = 0.0) -> Tensor:
@@ -66,7 +84,8 @@ def msp_step(A: Tensor, X: Tensor, shift: float = 0.0) -> Tensor:
     TypeError
         If ``X`` or ``A`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty or not finite, or ``A`` does not fit it.
+        If ``X`` is empty, not finite or all zeros, ``A`` is not finite or does not fit it, or
+        ``shift`` is not finite.
 
     Notes
     -----
@@ -74,10 +93,12 @@ def msp_step(A: Tensor, X: Tensor, shift: float = 0.0) -> Tensor:
     singular value decomposition of a ``(d, d)`` matrix.
     """
     check_samples(X)
-    check_like(A, "A", (X.shape[1], X.shape[1]), X)
-    data, operator = working(X), working(A)
-    stretched = (data @ operator.T).pow_(3).T @ data / len(data)
-    return polar_factor(stretched - shift * operator).to(X.dtype)
+    check_like(check_tensor(A, "A", ndim=2), "A", (X.shape[1], X.shape[1]), X)
+    check_finite(shift, "shift")
+    data, _, weight, pull = rescale(working(X), shift)
+    operator = working(A)
+    stretched = (data @ operator.T).pow(3).T @ data / len(data)
+    return polar_factor(weight * stretched - pull * operator).to(X.dtype)
 
 
 @torch.no_grad()
@@ -109,32 +130,35 @@ def msp(
     steps : int
         The largest number of steps.
     tol : float
-        Stop when a step moves the dictionary by at most this much in Frobenius norm.
+        Stop when a step moves the dictionary by at most this much in Frobenius norm; never below
+        what the dtype resolves.
     shift : float
         0 for the book's iteration; 3 for the kurtosis-corrected one.
     start : Tensor, shape (d, d), optional
         The first orthogonal dictionary. A random one if not given.
     generator : torch.Generator, optional
-        Draws the random start, on the device of ``X``.
+        Draws the random start.
 
     Returns
     -------
     MSP
-        With ``dictionary``, ``objective``, ``step_sizes``, ``encode`` and ``decode``.
+        In the dtype of ``X``, without gradients. An objective beyond the range of the dtype comes
+        out infinite.
 
     Raises
     ------
     TypeError
         If ``X`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty or not finite, ``start`` does not fit it, or ``steps`` or ``tol`` is
-        negative.
+        If ``X`` is empty, not finite or all zeros, ``start`` does not fit it or is not orthogonal,
+        ``steps`` or ``tol`` is negative, or ``shift`` is not finite.
 
     Notes
     -----
     Book: section ``complete-dictionary-learning``; Zhai, Yang, Liao, Wright and Ma (2020).
-    Operations per step: ``4 n d^2`` and one decomposition of a ``(d, d)`` matrix. Memory: two
-    arrays of the size of ``X``.
+    Operations per step: ``4 n d^2`` and one decomposition of a ``(d, d)`` matrix. Memory: three
+    arrays of the size of ``X``. Samples that span less than ``d`` dimensions, as fewer than ``d``
+    of them must, say nothing about the other atoms, which then are arbitrary.
 
     Examples
     --------
@@ -144,41 +168,59 @@ def msp(
     tensor([1., 1., 1.])
     """
     check_samples(X)
-    check_range(steps, "steps", 0)
+    check_count(steps, "steps", low=0)
     check_range(tol, "tol", 0)
-    data, A = working(X), _start(X, start, generator)
+    check_finite(shift, "shift")
+    A = _start(X, start, generator)
+    data, scale, weight, pull = rescale(working(X), shift)
+    tol = move_floor(data, tol)
     codes, cubes = torch.empty_like(data), torch.empty_like(data)
-    objective, step_sizes = [], []
-    for _ in range(steps):
+    objective, moves = [], []
+    while True:
         moments = _stretch(A, data, codes, cubes)
-        objective.append((A * moments).sum())
-        previous, A = A, polar_factor(moments - shift * A)
-        step_sizes.append(_distance_up_to_signs(A, previous))
-        if step_sizes[-1] <= tol:
+        objective.append((A * moments).sum() * scale**4)
+        if len(moves) == steps or settled(moves, tol):
             break
-    objective.append((A * _stretch(A, data, codes, cubes)).sum())
-    history = torch.stack(step_sizes) if step_sizes else data.new_zeros(0)
-    return MSP(A.to(X.dtype), torch.stack(objective), history)
+        previous, A = A, polar_factor(weight * moments - pull * A)
+        moves.append(_distance_up_to_signs(A, previous))
+    histories = torch.stack(objective), torch.stack(moves) if moves else data.new_zeros(0)
+    return MSP(*(part.to(X.dtype) for part in (A, *histories)), settled(moves, tol))
+
+
+def rescale(X: Tensor, shift: float) -> tuple[Tensor, Tensor, float | Tensor, Tensor]:
+    """Return ``X`` with entries below 2, their unit, and the weights of moments and shift.
+
+    The weights stand in the proportion that fourth moments in this unit need, and are at most 1
+    and ``shift``: nothing overflows.
+    """
+    if not X.any():
+        raise ValueError("X must not be all zeros")
+    scale = unit_scale(X)
+    fourth = scale**4
+    return X / scale, scale, fourth.clamp(max=1) if shift else 1.0, shift / fourth.clamp(min=1)
+
+
+def move_floor(X: Tensor, tol: float) -> float:
+    """Return ``tol``, or the rounding in an iterate's movement if that is larger."""
+    return max(tol, 4 * torch.finfo(X.dtype).eps * X.shape[1] ** 0.5)
+
+
+def settled(moves: list[Tensor], tol: float) -> bool:
+    """Return whether the last move is at most ``tol``."""
+    return bool(moves) and bool(moves[-1] <= tol)
 
 
 def _start(X: Tensor, start: Tensor | None, generator: torch.Generator | None) -> Tensor:
     d = X.shape[1]
     if start is None:
-        return random_rotation(d, working(X), generator)
-    return working(check_like(start, "start", (d, d), X))
-
-
-def random_rotation(d: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a uniformly random orthogonal matrix (the polar factor of a Gaussian one)."""
-    gaussian = torch.randn(d, d, generator=generator, dtype=like.dtype, device=like.device)
-    return polar_factor(gaussian)
+        return random_orthogonal(d, generator, working(X).dtype).to(X.device)
+    return working(check_orthonormal(check_like(start, "start", (d, d), X), "start"))
 
 
 def _stretch(A: Tensor, X: Tensor, codes: Tensor, cubes: Tensor) -> Tensor:
     """Return ``(X A^T)^3^T X / n``; its inner product with ``A`` is the mean of ``||A x||_4^4``."""
     torch.mm(X, A.T, out=codes)
-    # Two multiplications: a general power is far slower.
-    torch.mul(codes, codes, out=cubes).mul_(codes)
+    torch.pow(codes, 3, out=cubes)
     return cubes.T @ X / len(X)
 
 

@@ -7,9 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.pca import check_count
 from companion_lib.subspaces.power import orthonormalize
-from companion_lib.validation import check_like, check_tensor, working
+from companion_lib.validation import (
+    check_count,
+    check_like,
+    check_orthonormal,
+    check_tensor,
+    draw_normal,
+    working,
+)
 
 
 class OnlinePCA:
@@ -32,7 +38,7 @@ class OnlinePCA:
         Step size, positive, in units of one over variance; a callable gets the step's number,
         1, 2, ..., so ``gain=lambda t: 5 / (100 + t)`` cools down.
     generator : torch.Generator, optional
-        Source of the random start, drawn at the first sample in its dtype and on its device.
+        Source of the random start, drawn at the first sample.
     start : Tensor, shape (k, d), optional
         First components, orthonormal rows, instead of a random start.
 
@@ -48,6 +54,8 @@ class OnlinePCA:
     TypeError, ValueError
         If a size or gain is out of range, or a sample has another size, dtype or device than the
         first, or is not finite.
+    RuntimeError
+        If ``components`` are read before the first sample, without a ``start``.
 
     Notes
     -----
@@ -59,7 +67,7 @@ class OnlinePCA:
     and in return it follows a drifting distribution. A gain that falls like ``1 / t`` converges,
     and then follows nothing.
 
-    For half-precision samples the state is kept in float32.
+    For half-precision samples the state is kept in float32. No gradients are tracked.
 
     Book: section ``online-pca``. Oja (1982).
     """
@@ -91,12 +99,14 @@ class OnlinePCA:
             raise RuntimeError("components are drawn at the first sample; call step or fit first")
         return self._basis.T.to(self._like.dtype)
 
+    @torch.no_grad()
     def step(self, x: Tensor) -> OnlinePCA:
         """Learn from one sample ``x`` ``(d,)``; return ``self``."""
         check_tensor(x, "x", ndim=1)
         self._update(self._prepare(x, "x", (self.dim,)))
         return self
 
+    @torch.no_grad()
     def fit(self, X: Tensor) -> OnlinePCA:
         """Learn from the rows of ``X`` ``(n, d)`` in order, as by :meth:`step`; return ``self``."""
         check_tensor(X, "X", ndim=2)
@@ -114,19 +124,15 @@ class OnlinePCA:
         check_like(samples, name, shape, samples if self._like is None else self._like)
         W = working(samples)
         if self._basis is None:
-            options = {"dtype": W.dtype, "device": W.device}
-            draw = torch.randn(self.dim, self.k, generator=self._generator, **options)
+            draw = draw_normal((self.dim, self.k), W, self._generator)
             self._basis, self._like = orthonormalize(draw), samples.new_empty(0)
         return W
 
+    @torch.no_grad()
     def _set_start(self, start: Tensor) -> None:
-        check_tensor(start, "start", ndim=2)
         check_like(start, "start", (self.k, self.dim), start)
-        W = working(start)
-        gap = float((W @ W.T - torch.eye(self.k, dtype=W.dtype, device=W.device)).abs().max())
-        if gap > torch.finfo(start.dtype).eps ** 0.5:
-            raise ValueError(f"start must have orthonormal rows, got products off by {gap:.2g}")
-        self._basis, self._like = orthonormalize(W.T), start.new_empty(0)
+        check_orthonormal(start, "start")
+        self._basis, self._like = orthonormalize(working(start).T), start.new_empty(0)
 
     def __repr__(self) -> str:
         return f"OnlinePCA(dim={self.dim}, k={self.k}, steps={self.steps})"

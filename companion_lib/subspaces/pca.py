@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from companion_lib.validation import check_like, check_range, check_samples, working
+from companion_lib.validation import check_count, check_features, check_samples, working
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,9 +88,10 @@ def pca(X: Tensor, k: int, center: bool = True) -> PCA:
     ``n x n`` is formed when ``n > d``. Squaring the data costs digits: the Gram matrix knows an
     eigenvalue only to about ``eps`` times the largest, so singular values below ``sqrt(eps)``
     times the largest (1e-8 in float64, 3e-4 in float32) drown. When the last eigenvalue asked for
-    is below ``eps**(1/3)`` of the first, the slower singular value decomposition of the samples
-    takes over; either way its relative error is of order ``eps**(2/3)`` or less as long as the
-    data determine it. Rank-deficient data give eigenvalues near zero and orthonormal components.
+    is below ``eps**(1/3)`` of the first, float32 data get a Gram matrix in float64, which knows
+    more digits than they have, and float64 data the slower singular value decomposition. Either
+    way its relative error is of order ``eps**(2/3)`` or less as long as the data determine it.
+    Rank-deficient data give eigenvalues near zero and orthonormal components.
 
     Half precision is computed in float32; variances beyond the range of float16 come out infinite.
 
@@ -115,33 +115,33 @@ def pca(X: Tensor, k: int, center: bool = True) -> PCA:
     return PCA(*(part.to(X.dtype) for part in parts))
 
 
-def check_count(value: int, name: str, high: int | None = None, why: str = "") -> int:
-    """Return ``value`` if it is an integer from 1 to ``high``."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return check_range(value, name, 1, high, why)
-
-
-def check_features(X: Tensor, like: Tensor, name: str = "X") -> Tensor:
-    """Return ``X`` if its rows are finite samples with the size, dtype and device of ``like``."""
-    check_samples(X, name)
-    return check_like(X, name, (len(X), len(like)), like)
-
-
 def _leading(W: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` leading right singular vectors (rows) and squared singular values."""
-    wide = W.shape[0] < W.shape[1]
-    gram = _gram(W.T if wide else W)
+    gram = _gram(W if _tall(W) else W.T)
     if torch.isfinite(gram).all():
         values, vectors = _top_eigenpairs(gram, k)
         precision = torch.finfo(W.dtype)
         if values[-1] > max(precision.eps ** (1 / 3) * values[0], precision.tiny / precision.eps):
-            # Dividing by the singular values would leave the rows orthogonal only to rounding
-            # times the condition number; QR restores them.
-            rows = torch.linalg.qr(W.T @ vectors).Q if wide else vectors
-            return rows.T, values
+            return _rows(W, vectors), values
+    if W.dtype == torch.float32 and not W.is_mps:  # MPS has no float64
+        precise = W.double()
+        values, vectors = _top_eigenpairs(_gram(precise if _tall(W) else precise.T), k)
+        return _rows(precise, vectors).float(), values.clamp(min=0).float()
     _, singular, rows = torch.linalg.svd(W, full_matrices=False)
     return rows[:k], singular[:k].square()
+
+
+def _tall(W: Tensor) -> bool:
+    return W.shape[0] >= W.shape[1]
+
+
+def _rows(W: Tensor, vectors: Tensor) -> Tensor:
+    """Return right singular vectors as rows, from the eigenvectors of the smaller Gram matrix."""
+    if _tall(W):
+        return vectors.T
+    # Dividing by the singular values would leave the rows orthogonal only to rounding times the
+    # condition number; QR restores them.
+    return torch.linalg.qr(W.T @ vectors).Q.T
 
 
 def _gram(W: Tensor, block: int = 256) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from companion_lib.validation import check_tensor, working
 
 
+@torch.no_grad()
 def polar(M: Tensor) -> Tensor:
     """Return the orthogonal polar factor of ``M``: the nearest matrix with orthonormal columns.
 
@@ -35,7 +36,8 @@ def polar(M: Tensor) -> Tensor:
 
     Notes
     -----
-    Book: section ``complete-dictionary-learning``.
+    Book: section ``complete-dictionary-learning``. Not for back-propagation: the gradient of the
+    decomposition is undefined where singular values coincide, so the result is detached.
 
     Examples
     --------

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.pca import check_count
-from companion_lib.validation import check_like, check_range, check_square, check_tensor, working
+from companion_lib.validation import (
+    check_count,
+    check_finite,
+    check_like,
+    check_range,
+    check_square,
+    check_tensor,
+    draw_normal,
+    unit_scale,
+    working,
+)
 
 Operator = Tensor | Callable[[Tensor], Tensor]
 
@@ -24,23 +34,26 @@ class PowerIteration:
         Unit vector, the last iterate.
     value : Tensor, shape ()
         Its Rayleigh quotient ``v^T M v``.
-    iterates : Tensor, shape (t + 1, d)
-        The start (normalized) and the vector after each of the ``t`` steps taken.
-    values : Tensor, shape (t + 1,)
-        Rayleigh quotient of each iterate.
+    steps : int
+        The number ``t`` of steps taken.
     converged : bool
         Whether ``||M v - value v|| <= tol |value|`` was reached.
+    iterates : Tensor, shape (t + 1, d), or (0, d) without ``history``
+        The start (normalized) and the vector after each step.
+    values : Tensor, shape (t + 1,), or (0,) without ``history``
+        Rayleigh quotient of each iterate.
     """
 
     vector: Tensor
     value: Tensor
+    steps: int
+    converged: bool
     iterates: Tensor
     values: Tensor
-    converged: bool
 
     def __repr__(self) -> str:
-        steps, d = self.iterates.shape
-        return f"PowerIteration(d={d}, steps={steps - 1}, converged={self.converged})"
+        d = len(self.vector)
+        return f"PowerIteration(d={d}, steps={self.steps}, converged={self.converged})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,28 +66,33 @@ class OrthogonalIteration:
         Orthonormal columns: eigenvectors within the span of the last iterate (Ritz vectors).
     values : Tensor, shape (k,)
         Their eigenvalues, by falling magnitude.
-    iterates : Tensor, shape (t + 1, d, k)
-        Orthonormal basis at the start and after each of the ``t`` steps taken.
+    steps : int
+        The number ``t`` of steps taken.
     converged : bool
         Whether ``||M V - V V^T M V|| <= tol ||V^T M V||`` was reached (Frobenius norms).
+    iterates : Tensor, shape (t + 1, d, k), or (0, d, k) without ``history``
+        Orthonormal basis at the start and after each step.
     """
 
     vectors: Tensor
     values: Tensor
-    iterates: Tensor
+    steps: int
     converged: bool
+    iterates: Tensor
 
     def __repr__(self) -> str:
-        steps, d, k = self.iterates.shape
-        return f"OrthogonalIteration(d={d}, k={k}, steps={steps - 1}, converged={self.converged})"
+        d, k = self.vectors.shape
+        return f"OrthogonalIteration(d={d}, k={k}, steps={self.steps}, converged={self.converged})"
 
 
+@torch.no_grad()
 def power_iteration(
     M: Operator,
     steps: int = 1000,
     tol: float = 1e-12,
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
+    history: bool = False,
 ) -> PowerIteration:
     """Return the leading eigenvector of ``M`` by repeating ``v <- M v / ||M v||``.
 
@@ -87,18 +105,21 @@ def power_iteration(
         Symmetric positive semidefinite matrix, or the map ``v -> M v``, which needs ``start``.
         For the covariance of rows ``X``, ``lambda v: X.T @ (X @ v) / len(X)`` never forms it.
     steps : int
-        Most steps to take. Every iterate is kept, ``steps * d`` numbers at most.
+        Most steps to take.
     tol : float
         Stop once ``||M v - value v|| <= tol |value|``; never below what the dtype resolves.
     start : Tensor, shape (d,), optional
         First vector; Gaussian by default. Needs a part along the leading eigenvector.
     generator : torch.Generator, optional
         Source of the default start.
+    history : bool
+        Keep every iterate and its Rayleigh quotient.
 
     Returns
     -------
     PowerIteration
-        In the dtype of ``M`` (of ``start`` for a callable); half precision runs in float32.
+        In the dtype of ``M`` (of ``start`` for a callable); half precision runs in float32. No
+        gradients are tracked.
 
     Raises
     ------
@@ -118,11 +139,13 @@ def power_iteration(
     Book: section ``power-iteration``.
     """
     apply, start, dtype = _prepare(M, start, 1, generator)
-    path, values, converged = _iterate(apply, start, _normalize, steps, tol)
-    path, values = path.squeeze(2).to(dtype), values.flatten().to(dtype)
-    return PowerIteration(path[-1], values[-1], path, values, converged)
+    run = _iterate(apply, start, _normalize, steps, tol, history)
+    vector, value = run.block.flatten().to(dtype), run.quotient.flatten()[0].to(dtype)
+    iterates, values = run.path.flatten(1).to(dtype), run.quotients.flatten().to(dtype)
+    return PowerIteration(vector, value, run.steps, run.converged, iterates, values)
 
 
+@torch.no_grad()
 def orthogonal_iteration(
     M: Operator,
     k: int,
@@ -130,6 +153,7 @@ def orthogonal_iteration(
     tol: float = 1e-12,
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
+    history: bool = False,
 ) -> OrthogonalIteration:
     """Return the ``k`` leading eigenvectors of ``M`` by repeating ``V <- orthonormalize(M V)``.
 
@@ -144,7 +168,7 @@ def orthogonal_iteration(
     k : int
         Number of eigenvectors, between 1 and ``d``.
     steps : int
-        Most steps to take. Every iterate is kept, ``steps * d * k`` numbers at most.
+        Most steps to take.
     tol : float
         Stop once the span is invariant to this relative precision; never below what the dtype
         resolves.
@@ -152,11 +176,14 @@ def orthogonal_iteration(
         First block of full rank; Gaussian by default.
     generator : torch.Generator, optional
         Source of the default start.
+    history : bool
+        Keep every iterate: ``steps * d * k`` numbers at most.
 
     Returns
     -------
     OrthogonalIteration
-        In the dtype of ``M`` (of ``start`` for a callable); half precision runs in float32.
+        In the dtype of ``M`` (of ``start`` for a callable); half precision runs in float32. No
+        gradients are tracked.
 
     Raises
     ------
@@ -171,12 +198,11 @@ def orthogonal_iteration(
     Book: section ``power-iteration``.
     """
     apply, start, dtype = _prepare(M, start, k, generator)
-    path, quotients, converged = _iterate(apply, start, orthonormalize, steps, tol)
-    small = quotients[-1]
-    values, rotation = torch.linalg.eigh((small + small.T) / 2)
+    run = _iterate(apply, start, orthonormalize, steps, tol, history)
+    values, rotation = torch.linalg.eigh((run.quotient + run.quotient.T) / 2)
     order = values.abs().argsort(descending=True)
-    parts = (path[-1] @ rotation[:, order], values[order], path)
-    return OrthogonalIteration(*(part.to(dtype) for part in parts), converged)
+    vectors, values = (run.block @ rotation[:, order]).to(dtype), values[order].to(dtype)
+    return OrthogonalIteration(vectors, values, run.steps, run.converged, run.path.to(dtype))
 
 
 def deflate(M: Tensor, vector: Tensor, value: float | Tensor) -> Tensor:
@@ -198,7 +224,8 @@ def deflate(M: Tensor, vector: Tensor, value: float | Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If ``M`` is not a symmetric matrix, or ``vector`` not a unit vector of its size.
+        If ``M`` is not a symmetric matrix, ``vector`` not a unit vector of its size, or ``value``
+        not finite.
 
     Notes
     -----
@@ -209,23 +236,42 @@ def deflate(M: Tensor, vector: Tensor, value: float | Tensor) -> Tensor:
     length = working(vector).norm().item()
     if abs(length - 1) > torch.finfo(M.dtype).eps ** 0.5:
         raise ValueError(f"vector must have length 1, got {length}")
+    check_finite(value, "value")
     return M - value * torch.outer(vector, vector)
 
 
-def _iterate(apply, start, project, steps, tol):
-    """Repeat ``V <- project(M V)``; return all iterates, their ``V^T M V``, and if they settled."""
+class _Run(NamedTuple):
+    block: Tensor  # the last iterate V (d, k)
+    quotient: Tensor  # its V^T M V
+    steps: int
+    converged: bool
+    path: Tensor  # all iterates, and none without history
+    quotients: Tensor
+
+
+def _iterate(apply, start, project, steps, tol, history):
+    """Repeat ``V <- project(M V)`` until the span of ``V`` is invariant."""
     check_count(steps, "steps")
     check_range(tol, "tol", 0)
     tol = max(tol, 4 * torch.finfo(start.dtype).eps * len(start) ** 0.5)
-    path, quotients = [project(start)], []
-    while True:
-        V = path[-1]
-        image = apply(V)
-        quotients.append(V.T @ image)
-        settled = bool((image - V @ quotients[-1]).norm() <= tol * quotients[-1].norm())
-        if settled or len(path) > steps:
-            return torch.stack(path), torch.stack(quotients), settled
-        path.append(project(image))
+    V, path, quotients = project(start / unit_scale(start)), [], []
+    for taken in range(steps + 1):
+        image = check_tensor(apply(V), "M(v)")
+        scale = unit_scale(image)  # squares of the entries could leave the dtype's range
+        image = image / scale
+        small = V.T @ image
+        if history:
+            path.append(V)
+            quotients.append(small * scale)
+        settled = bool((image - V @ small).norm() <= tol * small.norm())
+        if settled or taken == steps:
+            kept = (_stack(path, V), _stack(quotients, small))
+            return _Run(V, small * scale, taken, settled, *kept)
+        V = project(image)
+
+
+def _stack(parts: list[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(parts) if parts else like.new_zeros(0, *like.shape)
 
 
 def _normalize(V: Tensor) -> Tensor:
@@ -246,7 +292,7 @@ def _prepare(M, start, k, generator):
     matrix, shape = working(M), (len(M), k)
     check_count(k, "k", len(M), "d")
     if start is None:
-        start = torch.randn(shape, generator=generator, dtype=matrix.dtype, device=M.device)
+        start = draw_normal(shape, matrix, generator)
     else:
         start = _check_start(start, shape, M)
     return lambda V: matrix @ V, start, M.dtype
@@ -263,8 +309,7 @@ def _prepare_callable(M, start, k):
 
     def apply(V: Tensor) -> Tensor:
         image = M(V.to(start.dtype).reshape(shape))
-        check_tensor(check_like(image, "M(v)", shape, start), "M(v)")
-        return working(image).reshape(-1, k)
+        return working(check_like(image, "M(v)", shape, start)).reshape(-1, k)
 
     return apply, _check_start(start, (len(start), k), start), start.dtype
 
@@ -281,7 +326,7 @@ def _check_start(start: Tensor, shape: tuple[int, int], other: Tensor) -> Tensor
 
 
 def _check_symmetric(M: Tensor) -> None:
-    check_square(check_tensor(M, "M", ndim=2), "M")
+    check_square(M, "M")
     skew = working(M - M.T).abs().max().item()
     if skew > 100 * torch.finfo(M.dtype).eps * M.abs().max().item():
         raise ValueError(f"M must be symmetric, got entries of M - M^T up to {skew:.2g}")

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.pca import check_count, check_features, pca
-from companion_lib.validation import check_samples, check_tensor, working
+from companion_lib.subspaces.pca import pca
+from companion_lib.validation import (
+    check_count,
+    check_features,
+    check_samples,
+    check_tensor,
+    draw_normal,
+    working,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,8 +69,8 @@ class ProbabilisticPCA:
         variances = working(self.eigenvalues)
         if noise <= 0:
             raise ValueError(
-                "noise_variance must be positive for a density, got 0: the samples fitted lie in "
-                f"a subspace of dimension k = {k}"
+                "noise_variance must be positive for a density, got 0: as far as "
+                f"{X.dtype} can tell, the samples fitted lie in a subspace of dimension k = {k}"
             )
         W = working(X) - self.mean
         Z = W @ components.T
@@ -76,10 +83,10 @@ class ProbabilisticPCA:
         """Return ``n`` samples ``(n, d)`` of the model: signal on the subspace plus noise."""
         check_count(n, "n")
         k, d = self.components.shape
-        options = {"generator": generator, "dtype": self.mean.dtype, "device": self.mean.device}
-        signal = torch.randn(n, k, **options) * self.signal_variances.sqrt()
-        noise = torch.randn(n, d, **options) * self.noise_variance.sqrt()
-        return self.mean + signal @ self.components + noise
+        mean, components = working(self.mean), working(self.components)
+        signal = draw_normal((n, k), mean, generator) * working(self.signal_variances).sqrt()
+        noise = draw_normal((n, d), mean, generator) * working(self.noise_variance).sqrt()
+        return (mean + signal @ components + noise).to(self.mean.dtype)
 
     def __repr__(self) -> str:
         k, d = self.components.shape
@@ -105,7 +112,8 @@ def probabilistic_pca(X: Tensor, k: int, center: bool = True) -> ProbabilisticPC
     -------
     ProbabilisticPCA
         In the dtype of ``X``; half precision is computed in float32. If the samples lie in a
-        subspace of dimension ``k`` up to rounding, ``noise_variance`` is 0.
+        subspace of dimension ``k`` up to rounding, ``noise_variance`` is 0; so it is where it
+        underflows, below a variance of 6e-8 in float16.
 
     Raises
     ------
@@ -127,7 +135,11 @@ def probabilistic_pca(X: Tensor, k: int, center: bool = True) -> ProbabilisticPC
     fit = pca(W, k, center)
     # Summing the residual itself keeps digits that the difference total - kept would cancel.
     discarded = (W - fit.denoise(W)).square().sum() / n
-    rounding = fit.total_variance * (8 * torch.finfo(W.dtype).eps) ** 2
+    # What rounding alone leaves there grows with the errors of the components, and those with
+    # the spread of the eigenvalues, up to where pca takes more precision.
+    precision = torch.finfo(W.dtype).eps
+    spread = (fit.eigenvalues[0] / fit.eigenvalues[-1]).clamp(max=precision ** (-1 / 3))
+    rounding = fit.total_variance * spread * d * (8 * precision) ** 2
     noise = torch.where(discarded > rounding, discarded / (d - k), 0.0)
     parts = (fit.components, fit.eigenvalues, noise, fit.mean)
     return ProbabilisticPCA(*(part.to(X.dtype) for part in parts))

@@ -17,21 +17,22 @@ def soft_threshold(z: Tensor, threshold: float | Tensor) -> Tensor:
     Parameters
     ----------
     z : Tensor, any shape
-        Where to evaluate. The dtype is kept; half precision loses nothing here.
-    threshold : float or Tensor that broadcasts against ``z``
-        ``t >= 0``.
+        Where to evaluate. Half precision loses nothing here.
+    threshold : float or Tensor that broadcasts to the shape of ``z``
+        ``t >= 0``, taken to the dtype and device of ``z``.
 
     Returns
     -------
     Tensor
-        The shape of ``z``.
+        The shape and dtype of ``z``.
 
     Raises
     ------
     TypeError
         If ``z`` is not a floating-point tensor.
     ValueError
-        If ``z`` is empty or not finite, or a threshold is negative or not a number.
+        If ``z`` is empty or not finite, or a threshold is negative, not a number or of a shape
+        that does not broadcast to that of ``z``.
 
     Notes
     -----
@@ -43,9 +44,15 @@ def soft_threshold(z: Tensor, threshold: float | Tensor) -> Tensor:
     tensor([-2.,  0.,  1.])
     """
     check_tensor(z, "z")
-    if not torch.as_tensor(threshold >= 0).all():
+    t = torch.as_tensor(threshold, dtype=z.dtype, device=z.device)
+    if not (t >= 0).all():
         raise ValueError(f"threshold must be at least 0, got {threshold}")
-    return shrinkage(z, threshold)
+    try:
+        t = t.expand_as(z)
+    except RuntimeError as error:
+        shapes = f"{tuple(z.shape)} of z, got {tuple(t.shape)}"
+        raise ValueError(f"threshold must broadcast to the shape {shapes}") from error
+    return shrinkage(z, t)
 
 
 def shrinkage(z: Tensor, threshold: float | Tensor) -> Tensor:

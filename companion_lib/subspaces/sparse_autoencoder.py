@@ -86,7 +86,8 @@ class SparseAutoencoder(nn.Module):
         check_range(step_size, "step_size", 0)
         m, d = D.shape
         z = D.new_zeros(m) if start is None else check_like(start, "start", (m,), D)
-        model = cls(d, m, dtype=D.dtype, device=D.device)
+        # Its own generator: weights that are overwritten must not move the global one.
+        model = cls(d, m, torch.Generator(D.device), dtype=D.dtype, device=D.device)
         with torch.no_grad():
             model.encoder_weight.copy_(2 * step_size * D)
             model.encoder_bias.copy_(z - 2 * step_size * (z @ D) @ D.T - step_size * lam)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from companion_lib.validation import check_samples, working
+from companion_lib.validation import check_features, check_samples, working
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,11 +30,13 @@ class Whitening:
 
     def apply(self, X: Tensor) -> Tensor:
         """Whiten samples ``X`` of shape (n, d)."""
-        return (X - self.mean) @ self.matrix
+        check_features(X, self.mean)
+        return ((working(X) - self.mean) @ working(self.matrix)).to(X.dtype)
 
     def restore(self, Xw: Tensor) -> Tensor:
         """Undo ``apply``: map white samples (n, d) back to where the data live."""
-        return Xw @ self.inverse + self.mean
+        check_features(Xw, self.mean, "Xw")
+        return (working(Xw) @ working(self.inverse) + self.mean).to(Xw.dtype)
 
     def __repr__(self) -> str:
         return f"Whitening(d={len(self.mean)})"
@@ -65,25 +67,28 @@ def whiten(X: Tensor, center: bool = True) -> Whitening:
     TypeError
         If ``X`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty or not finite, or if its rank is below ``d``.
+        If ``X`` is empty or not finite, has one row only when centering, or if its rank is below
+        ``d``.
 
     Notes
     -----
     Book: section ``ica``. The factor is ``1/n``, for codes of unit variance. The rank comes from
     the triangular factor of ``X``, not from ``S``, which would lose half of the digits.
     """
-    check_samples(X)
+    check_samples(X, min_rows=2 if center else 1)
     n, d = X.shape
     data = working(X)
     mean = data.mean(0) if center else data.new_zeros(d)
-    R = torch.linalg.qr((data - mean) / n**0.5, mode="r").R
+    # Only the gradient needs Q.
+    mode = "reduced" if data.requires_grad else "r"
+    R = torch.linalg.qr((data - mean) / n**0.5, mode=mode).R
     _, scales, Vh = torch.linalg.svd(R)
     rank = int((scales > scales[0] * max(n, d) * torch.finfo(data.dtype).eps).sum())
     if rank < d:
+        advice = f"; keep its first {rank} principal components first, with pca(X, k).encode(X)"
         raise ValueError(
             f"X must have full rank d = {d} to be whitened, got rank {rank}"
-            f"{' after centering' if center else ''}; keep its first {rank} principal components"
-            " first, with pca(X, k).encode(X)"
+            f"{' after centering' if center else ''}{advice if rank else ''}"
         )
     matrix, inverse = (Vh.T / scales) @ Vh, (Vh.T * scales) @ Vh
     return Whitening(matrix.to(X.dtype), inverse.to(X.dtype), mean.to(X.dtype))

@@ -111,8 +111,8 @@ function render({ model, el }) {
   const net = new Plot({ label: "Codes of all atoms at every layer", margin, className: "scrub" });
   const picture = h("canvas", { class: "net", width: MAX_LAYERS, height: m, "aria-hidden": "true" });
   const netCursor = s("line", { class: "cursor" });
-  const active = s("g", { class: "active" });
-  net.over.append(active, netCursor);
+  const coming = s("g", { class: "coming" });
+  net.over.append(coming, netCursor);
   const netBox = h("div", { class: "net-box" }, picture, net.svg);
 
   // ---- the code at the chosen layer, atom by atom beside the network
@@ -173,15 +173,15 @@ function render({ model, el }) {
       "div",
       { class: "controls" },
       view.slider("layers", {
-        label: "layers", speak: "number of layers", min: 1, max: MAX_LAYERS, step: 1, show: String,
+        label: "layers", min: 1, max: MAX_LAYERS, step: 1, show: String,
       }),
       view.slider("lam", {
-        label: "penalty <i>λ</i>", speak: "lambda, penalty", min: 0.02, max: 1, step: 0.02,
+        label: "penalty <i>λ</i>", speak: "lambda", min: 0.02, max: 1, step: 0.02,
         show: (value) => value.toFixed(2),
       }),
       view.slider("step", {
         label: "step <i>η</i> ÷ limit",
-        speak: "step size as a multiple of its limit",
+        speak: "eta as a multiple of its limit",
         min: 0.2, max: 3, step: 0.05,
         show: (value) => value.toFixed(2),
         marks: [{ at: 1, text: "limit" }, { at: 2, text: "2 × limit" }],
@@ -195,7 +195,7 @@ function render({ model, el }) {
        (a small <i>λ</i> cannot). Momentum is faster, and breaks sooner. In the picture
        <span class="blue">positive</span> and <span class="orange">negative</span> entries; rings are
        the true code.`,
-      "p", { class: "caption" },
+      "p", { class: "remark" },
     ),
   );
 
@@ -285,7 +285,7 @@ function render({ model, el }) {
       const at = net.x(depth);
       place(netCursor, { x1: at, x2: at, y1: top, y2: top + net.innerHeight });
       const rest = { x: at, y: top, width: left + net.innerWidth - at, height: net.innerHeight };
-      active.replaceChildren(s("rect", rest));
+      coming.replaceChildren(s("rect", rest));
     }
     if (curve.width) {
       const at = curve.x(depth);

@@ -9,7 +9,7 @@ from torch import Tensor
 from companion_lib.subspaces import fista, ista, lasso_objective, lasso_residual
 from companion_lib.validation import check_range
 from companion_lib.widgets.base import Between, Count, Widget
-from companion_lib.widgets.encoding import pack, unpack
+from companion_lib.widgets.encoding import fine_scale, pack, unpack
 
 
 class ISTAUnrolled(Widget):
@@ -148,6 +148,6 @@ def _sparse_signal(d: int, m: int, sparsity: int, noise: float, seed: int) -> di
     return {
         "dictionary": dictionary,
         "code": pack(code, 2.0**-14),
-        "signal": pack(signal, 2.0**-11),
+        "signal": pack(signal, fine_scale(signal)),
         "lipschitz": round(2 * norm**2, 9),
     }

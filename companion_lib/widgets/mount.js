@@ -36,5 +36,9 @@ for (const host of document.querySelectorAll("[data-companion-widget]:not([data-
     .then((module) => {
       module.default.render({ model: new StaticModel(JSON.parse(text("state"))), el });
     })
+    .catch((error) => {
+      console.error(error);
+      el.textContent = "This figure could not be started. Reload the page, or try another browser.";
+    })
     .finally(() => URL.revokeObjectURL(url));
 }

@@ -125,11 +125,11 @@ function render({ model, el }) {
       "div",
       { class: "controls" },
       view.slider("rank", {
-        label: "rank", speak: "rank, number of components kept", min: 1, max: K, step: 1, show: String,
+        label: "rank", speak: "number of components kept", min: 1, max: K, step: 1, show: String,
       }),
       view.slider("noise", {
         label: "noise <i>σ</i>",
-        speak: "noise standard deviation",
+        speak: "sigma, standard deviation",
         min: 0, max: 1, step: 0.01,
         show: (value) => value.toFixed(2),
       }),
@@ -142,7 +142,7 @@ function render({ model, el }) {
        the error of the digits above. <b>Projection</b> keeps a component whole or not at all;
        <b>shrinkage</b> multiplies it by <i>λ</i>/(<i>λ</i> + <i>σ</i>²), and then more components
        hardly hurt. The dashed line is the other way.`,
-      "p", { class: "caption" },
+      "p", { class: "remark" },
     ),
   );
 

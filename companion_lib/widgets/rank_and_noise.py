@@ -24,7 +24,7 @@ class RankAndNoise(Widget):
     Parameters
     ----------
     rank : int
-        Number of components kept, 1 to ``components``.
+        Number of components kept, 1 to ``components``; not given, 100 or all if they are fewer.
     noise : float
         Standard deviation of the Gaussian noise on pixels in [0, 1], between 0 and 1.
     shrink : bool
@@ -58,7 +58,7 @@ class RankAndNoise(Widget):
 
     def __init__(
         self,
-        rank: int = 100,
+        rank: int | None = None,
         noise: float = 0.5,
         shrink: bool = False,
         components: int = 120,
@@ -66,7 +66,10 @@ class RankAndNoise(Widget):
     ):
         check_range(components, "components", 2, 120)
         super().__init__(
-            rank=rank, noise=noise, shrink=shrink, data=_digits_and_basis(components, seed)
+            rank=min(100, components) if rank is None else rank,
+            noise=noise,
+            shrink=shrink,
+            data=_digits_and_basis(components, seed),
         )
 
     @traitlets.validate("rank")

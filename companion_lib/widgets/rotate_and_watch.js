@@ -121,7 +121,7 @@ function render({ model, el }) {
   const truth = s("g", { class: "truth" });
   const turning = s("g");
   const shadows = ["blue", "orange"].map((color) =>
-    s("path", { class: "shadow", fill: `var(--cw-${color})`, stroke: `var(--cw-${color})` }),
+    s("path", { class: "histogram", fill: `var(--cw-${color})`, stroke: `var(--cw-${color})` }),
   );
   const axes = ["blue", "orange"].map((color, i) => ({
     line: s("line", { stroke: `var(--cw-${color})`, "stroke-width": 2.5, "stroke-linecap": "round" }),
@@ -187,19 +187,19 @@ function render({ model, el }) {
       { class: "controls" },
       view.slider("angle", {
         label: "angle of the frame",
-        speak: "angle of the frame in degrees",
+        speak: "in degrees",
         min: 0, max: 180, step: 0.5,
         show: (value) => `${value.toFixed(1)}°`,
       }),
       view.slider("theta", {
         label: "fraction of active codes <i>θ</i>",
-        speak: "theta, fraction of active codes",
+        speak: "theta",
         min: 0.05, max: 1, step: 0.01,
         show: (value) => value.toFixed(2),
       }),
       view.slider("noise", {
         label: "noise <i>σ</i>",
-        speak: "noise standard deviation",
+        speak: "sigma, standard deviation",
         min: 0, max: 1, step: 0.01,
         show: (value) => value.toFixed(2),
       }),
@@ -209,7 +209,7 @@ function render({ model, el }) {
       `Each strip shows its own mean (thin line) ± 36 %, so a curve that looks flat is flat. Shadows
        are histograms on a square-root scale. As <i>θ</i> goes to 1 the codes become Gaussian, the
        cloud becomes round, and nobody can find the axes any more.`,
-      "p", { class: "caption" },
+      "p", { class: "remark" },
     ),
   );
 

@@ -89,6 +89,14 @@ class View {
   constructor({ model, el }, title, invitation) {
     this.model = model;
     this.cleanups = [];
+    this.actions = [];
+    this.flush = oncePerFrame(() => {
+      for (const action of this.actions) {
+        if (!action.due) continue;
+        action.due = false;
+        action.run();
+      }
+    });
     this.save = oncePerFrame(() => model.save_changes());
     this.root = h(
       "section",
@@ -117,14 +125,20 @@ class View {
     this.cleanups.push(() => target.removeEventListener(event, listener));
   }
 
-  // Runs `action` now, and once per frame in which one of the traits has changed.
-  watch(names, action) {
-    const soon = oncePerFrame(action);
+  // Runs `run` now, and once per frame in which one of the traits has changed. One frame's actions
+  // run in the order of their `watch` calls, so what is computed first is ready for what follows.
+  watch(names, run) {
+    const action = { run, due: false };
+    this.actions.push(action);
+    const soon = () => {
+      action.due = true;
+      this.flush();
+    };
     for (const name of names) {
       this.model.on(`change:${name}`, soon);
       this.cleanups.push(() => this.model.off(`change:${name}`, soon));
     }
-    action();
+    run();
   }
 
   // Calls `action` when the width given to `node` changes (and once at the start).
@@ -154,13 +168,17 @@ class View {
   }
 
   destroy() {
+    this.actions = []; // a frame may still be pending
     for (const cleanup of this.cleanups) cleanup();
   }
 
   // ---- controls, each bound to a trait
 
-  slider(name, { label, min, max, step, show = (value) => pretty(value), speak = name, marks = [] }) {
-    const input = h("input", { type: "range", min, max, step, "aria-label": speak });
+  slider(name, { label, min, max, step, show = (value) => pretty(value), speak = "", marks = [] }) {
+    const caption = rich(label);
+    // The spoken name begins with the visible words, as voice control expects.
+    const spoken = caption.textContent + (speak && `, ${speak}`);
+    const input = h("input", { type: "range", min, max, step, "aria-label": spoken });
     const output = h("output", { "data-name": name, "aria-live": "off" });
     input.addEventListener("input", () => this.put(name, Number(input.value)));
     this.watch([name], () => {
@@ -174,11 +192,11 @@ class View {
     });
     const track = h("span", { class: "track" }, input);
     for (const { at, text } of marks) {
-      const mark = h("span", { class: "mark" }, text);
-      mark.style.setProperty("--at", (at - min) / (max - min));
-      track.append(mark);
+      const stop = h("span", { class: "stop" }, text);
+      stop.style.setProperty("--at", (at - min) / (max - min));
+      track.append(stop);
     }
-    return h("label", { class: "slider" }, rich(label), output, track);
+    return h("label", { class: "slider" }, caption, output, track);
   }
 
   checkbox(name, label) {

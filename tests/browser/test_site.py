@@ -24,6 +24,22 @@ WIDEST = """() => [...document.querySelectorAll("main *")]
     .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .slice(0, 5).map((e) => e.outerHTML.slice(0, 120))"""
 
+FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# The widgets' classes that a style sheet of the page names too.
+SHARED_CLASSES = """() => {
+    const nodes = document.querySelectorAll(".companion-widget, .companion-widget *");
+    const names = new Set([...nodes].flatMap((node) => [...node.classList]));
+    const selectors = (rules) => [...rules].flatMap((rule) =>
+        [rule.selectorText ?? "", ...selectors(rule.cssRules ?? [])]);
+    const theirs = [...document.styleSheets].filter((sheet) => sheet.href)
+        .flatMap((sheet) => selectors(sheet.cssRules).join(" ").match(/\\.[\\w-]+/g) ?? []);
+    return [...names].filter((name) => theirs.includes(`.${name}`));
+}"""
+MIDDLES = """(node) => [...node.children].map((child) => {
+    const { top, bottom } = child.getBoundingClientRect();
+    return (top + bottom) / 2;
+})"""
+
 
 @pytest.fixture(scope="module")
 def address(site):
@@ -74,10 +90,24 @@ def test_pages_without_network(new_page, address, site):
         slider.focus()
         for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowLeft"):
             page.keyboard.press(key)
-        page.wait_for_timeout(200)
+        page.evaluate(FRAME)
         assert widget.locator("svg.plot").first.inner_html() != before, f"widget {i} does not move"
     # Pictures further down are fetched when scrolled to; offline they are the only thing missing.
     assert not [error for error in page.errors if "Failed to load resource" not in error]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_theme_leaves_the_widgets_alone(new_page, address, dark):
+    """No class of theirs is the theme's too; buttons share a line, and the ground stays bare."""
+    page = visit(new_page(1280, 900, dark=dark), address, CHAPTER)
+    page.locator(".companion-widget .toolbar").nth(2).wait_for()
+    assert page.evaluate(SHARED_CLASSES) == []
+    for toolbar in page.locator(".companion-widget .toolbar").all():
+        middles = toolbar.evaluate(MIDDLES)
+        assert max(middles) - min(middles) < 4, toolbar.inner_text()
+    for host in page.locator(".companion-host").all():
+        ground = host.evaluate("(node) => getComputedStyle(node.parentNode).backgroundColor")
+        assert ground == "rgba(0, 0, 0, 0)"
 
 
 def test_figures_have_no_white_card_on_dark_pages(new_page, address):

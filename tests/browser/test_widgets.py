@@ -104,6 +104,76 @@ def test_numbers_equal_the_library(page, tmp_path, kind, setting):
     assert page.errors == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "moves"),
+    [
+        (ISTAUnrolled, {"layers": 10, "lam": 0.5}),
+        (ISTAUnrolled, {"layers": 30, "momentum": True, "step": 1.5}),
+        (RankAndNoise, {"rank": 30, "noise": 0.2}),
+        (RankAndNoise, {"rank": 30, "shrink": True}),
+        (RotateAndWatch, {"angle": 71.5, "theta": 0.6, "noise": 0.4}),
+    ],
+)
+def test_changes_in_one_frame_leave_no_stale_number(page, tmp_path, kind, moves):
+    widget = kind()
+    mount(page, tmp_path, widget)
+    first(page).evaluate(
+        """(root, moves) => {
+          for (const [name, value] of Object.entries(moves)) {
+            const input = root.querySelector(`label:has(output[data-name="${name}"]) input`);
+            if (!input) root.querySelectorAll("[role=radio]")[Number(value)].click();
+            else {
+              input.value = value;
+              input.dispatchEvent(new Event("input"));
+            }
+          }
+        }""",
+        moves,
+    )
+    page.evaluate(FRAME)
+    for name, value in moves.items():
+        setattr(widget, name, value)
+    assert_same_numbers(first(page), widget)
+
+
+def test_a_removed_view_draws_no_more(page, tmp_path):
+    """Jupyter removes a view while one of its frames may be pending."""
+    mount(page, tmp_path, RotateAndWatch(n=100))
+    drawn = page.evaluate(
+        """async () => {
+          const text = document.querySelector("script.companion-module").textContent;
+          const state = JSON.parse(document.querySelector("script.companion-state").textContent);
+          const blob = new Blob([text], { type: "text/javascript" });
+          const module = await import(URL.createObjectURL(blob));
+          const listeners = [];
+          const model = {
+            get: (name) => state[name],
+            set: () => {},
+            save_changes: () => {},
+            on: (event, listener) => listeners.push([event, listener]),
+            off: () => {},
+          };
+          const el = document.body.appendChild(document.createElement("div"));
+          const destroy = module.default.render({ model, el });
+          state.angle = 123.5;
+          for (const [event, listener] of listeners) if (event === "change:angle") listener();
+          destroy();
+          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          return el.querySelector("output[data-name=angle]").dataset.value;
+        }"""
+    )
+    assert float(drawn) == RotateAndWatch(n=100).angle
+
+
+def test_a_widget_that_cannot_start_says_so(page, tmp_path):
+    path = tmp_path / "page.html"
+    html = RotateAndWatch(n=100).static_html()
+    path.write_text(html.replace("export default", "export wrong"), encoding="utf-8")
+    page.goto(path.as_uri())
+    page.get_by_text("This figure could not be started.").wait_for()
+    assert any("SyntaxError" in error for error in page.errors)
+
+
 def test_nothing_is_requested_from_anywhere(page, tmp_path, widget):
     mount(page, tmp_path, widget)
     assert {url.split(":")[0] for url in page.requests} <= {"file", "blob"}
@@ -142,6 +212,13 @@ def test_every_control_works_from_the_keyboard(page, tmp_path, widget):
         assert control.evaluate(
             "(node) => Boolean(node.ariaLabel || node.textContent || node.labels?.[0]?.textContent)"
         )
+
+
+def test_spoken_names_begin_with_the_visible_words(page, tmp_path, widget):
+    mount(page, tmp_path, widget)
+    for label in first(page).locator("label.slider").all():
+        visible = label.locator("span").first.inner_text()
+        assert label.locator("input").get_attribute("aria-label").startswith(visible)
 
 
 def test_choice_moves_with_arrow_keys(page, tmp_path):

@@ -60,6 +60,12 @@ def test_taking_the_address_out_restores_every_file(root, copy, tmp_path):
         assert restored == nbformat.read(path, as_version=4)
 
 
+@pytest.mark.parametrize("end", ["/", ".git", ".git/"])
+def test_what_a_browser_or_git_appends_is_dropped(copy, end):
+    repository.write_everywhere(URL + end, copy)
+    assert repository.configured(copy) == URL
+
+
 @pytest.mark.parametrize("url", ["github.com/a/b", "https://example.org/a/b", f"{URL}/tree/main"])
 def test_other_addresses_are_refused(copy, url):
     with pytest.raises(ValueError, match="OWNER/NAME, got"):

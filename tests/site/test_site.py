@@ -126,6 +126,14 @@ def test_book_links_became_numbers(pages):
     assert any(hint.startswith("Section 2.2.2, Complete Dictionary Learning") for hint in hints)
 
 
+def test_anchors_in_docstrings_became_numbers(pages):
+    text = " ".join(pages["book/api.html"].get_text().split())
+    cited = re.findall(r"Book: sections? (\S+)", text)
+    assert cited
+    assert all(re.fullmatch(r"\d+(\.\d+)*", number) for number in cited), cited
+    assert re.search(r"Book: sections 2\.1\.1 \(Principal [^)]*\) and 2\.1\.4 \(", text)
+
+
 def test_equations_carry_their_chapter(pages):
     chapter = pages["notebooks/ch02_linear_and_independent_structures.html"]
     numbers = [tag.contents[0] for tag in chapter.select("span.eqno")]

@@ -174,6 +174,21 @@ def test_lower_precision(dtype, tol):
     assert len(fit.history) < 200  # it stops at the precision of the dtype
 
 
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+def test_any_scale_of_float32(factor):
+    Y, mask = low_rank(30, 24, 2).float(), random_mask(30, 24, 0.6)
+    fit = complete_matrix(Y * factor, mask, 2, generator=generator())
+    assert relative_error(fit.matrix.double() / factor, low_rank(30, 24, 2)) < 2e-4
+    plain = complete_matrix(Y, mask, 2, generator=generator()).history
+    n = min(3, len(plain))  # later ones are down at rounding
+    assert torch.allclose(fit.history[:n] / factor, plain[:n], rtol=1e-3)
+
+
+def test_no_gradients_are_tracked():
+    Y, mask = low_rank(12, 10, 1).requires_grad_(), random_mask(12, 10, 0.6)
+    assert not complete_matrix(Y, mask, 1, generator=generator()).matrix.requires_grad
+
+
 class LargestTensor(TorchDispatchMode):
     """Record the most numbers in any one tensor that an operation returns."""
 
@@ -217,6 +232,8 @@ HOLE = torch.where(torch.eye(4, 3).bool(), torch.nan, ONES)
         (torch.ones(9, 3), torch.zeros(9, 3).bool(), {}, ValueError, r"rows 0, 1, 2, 3, 4, \.\.\."),
         (ONES, ALL.T, {}, ValueError, r"mask must have shape \(4, 3\), got \(3, 4\)"),
         (ONES, ONES, {}, TypeError, "mask must be a torch.Tensor of bool, got torch.float32"),
+        (ONES, ALL.to("meta"), {}, ValueError, "mask must be on cpu, got meta"),
+        (ONES, ALL, {"ridge": float("inf")}, ValueError, "ridge must be at least 0 and finite"),
         (ONES, None, {}, TypeError, "mask must be a torch.Tensor of bool, got NoneType"),
         (ONES.int(), ALL, {}, TypeError, "Y must hold floating-point"),
         (ONES.numpy(), ALL, {}, TypeError, "Y must be a torch.Tensor, got ndarray"),

@@ -62,8 +62,9 @@ def test_some_components():
     fit = fast_ica(X, k=2, generator=generator())
     assert fit.unmixing.shape == (2, 4)
     assert match_signed_permutation(gain(fit, M)).overlap.min() > 0.98
-    steps = [len(sizes) for sizes in fit.step_sizes]
-    assert repr(fit) == f"FastICA(k=2, d=4, steps={steps})"
+    steps = [len(sizes) for sizes in fit.moves]
+    assert repr(fit) == f"FastICA(k=2, d=4, steps={steps}, converged=True)"
+    assert fast_ica(X, k=2, steps=1, generator=generator()).converged is False
 
 
 def test_mixed_signs_of_kurtosis():
@@ -74,7 +75,7 @@ def test_mixed_signs_of_kurtosis():
     U = data.random_orthogonal(4, generator=generator(2))
     fit = fast_ica(torch.cat([flat, sparse], 1) @ U.T, generator=generator(3))
     assert match_signed_permutation(fit.unmixing @ U).overlap.min() > 0.98
-    assert all(sizes[-1] <= 1e-9 and len(sizes) < 100 for sizes in fit.step_sizes)
+    assert all(sizes[-1] <= 1e-9 and len(sizes) < 100 for sizes in fit.moves)
 
 
 def test_the_direction_is_stationary():
@@ -111,7 +112,52 @@ def test_without_whitening_the_data_are_taken_as_they_are():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_follows_the_dtype(dtype):
     fit = fast_ica(mixed(2000)[0].to(dtype), 2, tol=1e-3, generator=generator())
-    assert fit.unmixing.dtype == fit.mean.dtype == dtype
+    assert fit.unmixing.dtype == fit.mean.dtype == fit.moves[0].dtype == dtype
+    assert fit.encode(mixed(2000)[0].to(dtype)).dtype == dtype
+
+
+def test_no_kurtosis_at_all_leaves_the_direction_alone():
+    """E x^2 = 1 and E x^4 = 3 exactly: the step has nothing to go by."""
+    X = torch.tensor([[2.0], [1.0], [1.0], [0.0], [0.0], [0.0]]).double()
+    fit = fast_ica(X, whiten=False, generator=generator())
+    assert fit.unmixing.abs().item() == 1
+    assert fit.converged and fit.moves[0].tolist() == [0]
+
+
+def test_float32_settles():
+    fit = fast_ica(mixed()[0].float(), generator=generator(2))
+    assert fit.converged and max(map(len, fit.moves)) < 30
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e-3, 1e3, 1e12, 1e25])
+def test_any_scale_of_float32_data(factor):
+    X, M, _ = mixed(5000)
+    fit = fast_ica((X * factor).float(), generator=generator())
+    assert match_signed_permutation(fit.unmixing.double() * factor @ M.T).error < 0.2
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e-3, 1.0, 1e3, 1e12, 1e25])
+def test_unwhitened_data_weigh_as_much_as_they_do_in_float64(factor):
+    X = mixed(2000)[0]
+    X = whiten(X).apply(X).float()
+    options = {"k": 1, "steps": 1, "whiten": False}
+    start = torch.randn(4, generator=generator())
+    u, wanted = (start / start.norm()).double(), X.double() * factor
+    wanted = (wanted @ u) ** 3 @ wanted / len(X) - 3 * u
+    got = fast_ica(X * factor, generator=generator(), **options).unmixing[0].double()
+    assert torch.allclose(got, wanted / wanted.norm(), atol=1e-5)
+
+
+def test_no_gradients_are_tracked():
+    assert not fast_ica(mixed(200)[0].requires_grad_(), generator=generator()).mean.requires_grad
+
+
+def test_codes_need_samples_of_the_right_size_and_dtype():
+    fit = fast_ica(mixed(200)[0], generator=generator())
+    with pytest.raises(ValueError, match=r"X must have shape \(2, 4\), got \(2, 5\)"):
+        fit.encode(randn(2, 5))
+    with pytest.raises(ValueError, match=r"X must be torch\.float64 on cpu"):
+        fit.encode(torch.ones(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +168,10 @@ def test_follows_the_dtype(dtype):
         ({"X": torch.full((3, 2), float("nan"))}, ValueError, "X must be finite"),
         ({"X": torch.ones(9, 3)}, ValueError, "full rank d = 3"),
         ({"k": 4}, ValueError, "k must be between 1 and d = 3, got 4"),
+        ({"k": 1.5}, TypeError, "k must be an integer, got 1.5"),
+        ({"steps": 2.0}, TypeError, "steps must be an integer, got 2.0"),
+        ({"X": torch.ones(1, 3)}, ValueError, r"X needs at least 2 samples \(rows\), got 1"),
+        ({"X": torch.zeros(9, 3), "whiten": False}, ValueError, "X must not be all zeros"),
         ({"k": 0}, ValueError, "k must be between 1 and d = 3, got 0"),
         ({"steps": -1}, ValueError, "steps must be at least 0"),
         ({"tol": -1.0}, ValueError, "tol must be at least 0"),

@@ -44,6 +44,7 @@ def test_the_axis_and_half_precision():
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(kurtosis(x, dim=1), kurtosis(x.T))
     assert torch.equal(kurtosis(x.half()), kurtosis(x.half().float()).half())
+    assert kurtosis(torch.tensor([20.0, -20.0]).half()).item() == -torch.inf  # 160,000 times -2
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_msp_repeats_the_step(shift):
     fit = msp(X, steps=4, tol=0, shift=shift, start=start)
     assert torch.allclose(fit.dictionary, A, atol=1e-12)
     assert torch.allclose(fit.objective, torch.stack(objective), rtol=1e-12)
-    assert len(fit.step_sizes) == 4
+    assert len(fit.moves) == 4
     assert torch.allclose(fit.decode(fit.encode(X)), X, atol=1e-12)
 
 
@@ -139,8 +139,8 @@ def test_the_shifted_iteration_is_faster_and_ends_nearby():
     X, _ = problem(20_000, 10, 0.5)
     X = whiten(X, center=False).apply(X)
     slow, fast = (msp(X, shift=shift, generator=generator(3)) for shift in (0.0, 3.0))
-    assert slow.step_sizes[-1] <= 1e-9 and fast.step_sizes[-1] <= 1e-9
-    assert len(fast.step_sizes) < 0.6 * len(slow.step_sizes)
+    assert slow.moves[-1] <= 1e-9 and fast.moves[-1] <= 1e-9
+    assert len(fast.moves) < 0.6 * len(slow.moves)
     assert match_signed_permutation(fast.dictionary @ slow.dictionary.T).error < 0.05
 
 
@@ -155,7 +155,7 @@ def test_negative_kurtosis_needs_the_shift():
     X, U = uniform(20_000, 6)
     white = whiten(X, center=False)
     fit = msp(white.apply(X), shift=3.0, generator=generator(2))
-    assert fit.step_sizes[-1] <= 1e-9  # although every row changes sign at every step
+    assert fit.moves[-1] <= 1e-9  # although every row changes sign at every step
     assert match_signed_permutation(fit.dictionary @ U).overlap.min() > 0.99
     dense = msp(white.apply(X), steps=200, generator=generator(2))
     assert match_signed_permutation(dense.dictionary @ U).overlap.max() < 0.8
@@ -174,12 +174,14 @@ def test_is_symmetric_fast_ica():
 def test_steps_tolerance_and_history():
     X, _ = problem(500, 4, 0.2)
     fit = msp(X, tol=1e-6, generator=generator())
-    assert fit.step_sizes[-1] <= 1e-6 < fit.step_sizes[-2]
-    assert len(fit.objective) == len(fit.step_sizes) + 1
+    assert fit.moves[-1] <= 1e-6 < fit.moves[-2]
+    assert len(fit.objective) == len(fit.moves) + 1
     still = msp(X, steps=0, start=fit.dictionary)
     assert torch.equal(still.dictionary, fit.dictionary)
-    assert still.step_sizes.shape == (0,)
-    assert repr(still) == "MSP(d=4, steps=0)"
+    assert still.moves.shape == (0,)
+    assert repr(still) == "MSP(d=4, steps=0, converged=False)"
+    assert fit.converged is True
+    assert msp(X, steps=2, generator=generator()).converged is False
 
 
 def test_the_same_seed_gives_the_same_dictionary():
@@ -193,6 +195,8 @@ def test_the_same_seed_gives_the_same_dictionary():
 def test_follows_the_dtype(dtype):
     X = problem(500, 4, 0.2)[0].to(dtype)
     A = msp(X, 20, tol=1e-3, generator=generator()).dictionary
+    fit = msp(X, 2, generator=generator())
+    assert {fit.objective.dtype, fit.moves.dtype, fit.encode(X).dtype} == {dtype}
     assert A.dtype == msp_step(A, X).dtype == dtype
     assert (A.double() @ A.double().T - torch.eye(4)).abs().max() < 8 * torch.finfo(dtype).eps
 
@@ -206,7 +210,13 @@ def test_follows_the_dtype(dtype):
         ({"X": torch.ones(3)}, ValueError, "X must have 2 axes"),
         ({"start": torch.eye(2)}, ValueError, r"start must have shape \(3, 3\), got \(2, 2\)"),
         ({"start": torch.eye(3).double()}, ValueError, "start must be torch.float32"),
+        ({"start": torch.full((3, 3), 10.0)}, ValueError, "start must have orthonormal rows"),
+        ({"start": torch.full((3, 3), torch.nan)}, ValueError, "start must be finite, got 9"),
+        ({"X": torch.zeros(5, 3)}, ValueError, "X must not be all zeros"),
+        ({"shift": float("nan")}, ValueError, "shift must be finite, got nan"),
         ({"steps": -1}, ValueError, "steps must be at least 0, got -1"),
+        ({"steps": True}, TypeError, "steps must be an integer, got True"),
+        ({"tol": float("inf")}, ValueError, "tol must be at least 0 and finite, got inf"),
         ({"tol": -1.0}, ValueError, "tol must be at least 0"),
     ],
 )
@@ -215,6 +225,51 @@ def test_bad_input(options, error, message):
         msp(**{"X": torch.ones(5, 3), **options})
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize("factor", [1e-20, 1e-12, 1e-3, 1.0, 1e6, 1e20])
+def test_any_scale_of_float32_data(factor, shift):
+    """Without a shift scale changes nothing; with one it decides, as it does in float64."""
+    X = problem(2000, 6, 0.2)[0].float()
+    A = polar(randn(6, 6)).float()
+    expected = msp_step(A.double(), X.double() * factor, shift)
+    assert torch.allclose(msp_step(A, X * factor, shift).double(), expected, atol=1e-5)
+    fits = [msp(X.to(t) * factor, 5, 0, shift, A.to(t)) for t in (torch.float32, torch.float64)]
+    if shift and factor < 1:  # the shift is all that counts: nothing moves, up to signs
+        assert max(fit.moves.max() for fit in fits) < 1e-5
+        return
+    # Five steps amplify rounding; what matters is that both arrive at the same place.
+    assert torch.allclose(fits[0].dictionary.double(), fits[1].dictionary, atol=1e-3)
+    if 1e-3 <= factor <= 1e6:  # its fourth power is in the range of float32
+        assert torch.allclose(fits[0].objective.double(), fits[1].objective, rtol=1e-4)
+
+
+def test_float32_settles_as_fast_as_float64():
+    X = problem(5000, 10, 0.3)[0]
+    for shift in (0.0, 3.0):
+        single, double = (msp(x, shift=shift, start=torch.eye(10).to(x)) for x in (X.float(), X))
+        assert single.converged and len(single.moves) <= len(double.moves)
+
+
+def test_no_gradients_are_tracked():
+    fit = msp(problem(100, 3, 0.3)[0].requires_grad_(), 3, generator=generator())
+    assert not fit.dictionary.requires_grad and not fit.objective.requires_grad
+
+
+def test_codes_need_samples_of_the_right_size_and_dtype():
+    fit = msp(problem(100, 3, 0.3)[0], 3, generator=generator())
+    for method, name in ((fit.encode, "X"), (fit.decode, "Z")):
+        with pytest.raises(ValueError, match=rf"{name} must have shape \(2, 3\), got \(2, 4\)"):
+            method(randn(2, 4))
+        with pytest.raises(ValueError, match=rf"{name} must be torch\.float64 on cpu"):
+            method(torch.ones(2, 3))
+
+
 def test_a_step_refuses_a_dictionary_that_does_not_fit():
+    with pytest.raises(TypeError, match="A must hold floating-point numbers"):
+        msp_step(torch.eye(3).int(), torch.ones(5, 3))
+    with pytest.raises(ValueError, match="A must be finite"):
+        msp_step(torch.full((3, 3), torch.inf), torch.ones(5, 3))
+    with pytest.raises(ValueError, match="shift must be finite, got inf"):
+        msp_step(torch.eye(3), torch.ones(5, 3), float("inf"))
     with pytest.raises(ValueError, match=r"A must have shape \(3, 3\), got \(2, 2\)"):
         msp_step(torch.eye(2), torch.ones(5, 3))

@@ -160,6 +160,12 @@ def test_reproducible_and_follows_dtype():
         assert torch.equal(first.components, second.components)
 
 
+def test_no_gradients_are_tracked():
+    X, start = gaussian(4).requires_grad_(), axis_start(0).requires_grad_()
+    for model in (OnlinePCA(5).fit(X), OnlinePCA(5).step(X[0]), OnlinePCA(5, start=start)):
+        assert not model.components.requires_grad
+
+
 def test_half_precision_keeps_small_steps():
     """A step of 1e-5 would be lost in float16; 400 of them are not."""
     start = torch.tensor([[1.0, 0.0]], dtype=torch.float16)

@@ -201,6 +201,20 @@ def test_well_conditioned_data_take_the_gram_matrix(shape, monkeypatch):
         assert torch.allclose(projector(fit.components), projector(rows), atol=1e-10)
 
 
+@pytest.mark.parametrize("shape", [(400, 60), (60, 400)])
+def test_float32_needs_no_slow_decomposition(shape, monkeypatch):
+    """Singular values down to 1e-6, below what a Gram matrix in float32 can see."""
+    X, rows = with_singular_values(torch.logspace(0, -6, 13).double(), *shape)
+    monkeypatch.delattr(torch.linalg, "svd")
+    fit = pca(X.float(), 13, center=False)
+    assert fit.components.dtype == fit.eigenvalues.dtype == torch.float32
+    got, wanted = fit.eigenvalues.double() * shape[0], torch.logspace(0, -12, 13).double()
+    # Rounding the data already moves a singular value by 1e-7 or so of the first.
+    assert ((got.sqrt() - wanted.sqrt()).abs() < 3e-7).all()
+    assert torch.allclose(fit.components @ fit.components.T, torch.eye(13), atol=3e-6)
+    assert (fit.components.double() * rows).sum(1).abs()[:9].min() > 0.99
+
+
 def test_blocked_gram_matrix_of_many_columns():
     X = samples(700, 530)
     values = np.linalg.eigvalsh(np.cov(X.T.numpy(), bias=True))[::-1][:5]

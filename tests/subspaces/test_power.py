@@ -34,7 +34,7 @@ def span(vectors):
 
 def test_rates():
     M, V = with_eigenvalues(1.0, 0.8, 0.5, *[0.1] * 47)
-    run = power_iteration(M, steps=60, generator=torch.Generator().manual_seed(1))
+    run = power_iteration(M, steps=60, generator=torch.Generator().manual_seed(1), history=True)
     tangents, gaps = tangent(run.iterates, V[:, 0]), 1 - run.values
     ratios = tangents[1:] / tangents[:-1]
     assert (ratios < 0.8 + 1e-9).all()
@@ -47,7 +47,7 @@ def test_rates():
 def test_each_step_applies_the_matrix_and_normalizes():
     M, _ = with_eigenvalues(3.0, 2.0, 1.0)
     start = randn(3)
-    run = power_iteration(M, steps=4, start=start)
+    run = power_iteration(M, steps=4, start=start, history=True)
     v = start / start.norm()
     for iterate, value in zip(run.iterates, run.values, strict=True):
         assert torch.allclose(iterate, v, atol=1e-14)
@@ -76,7 +76,9 @@ def test_agrees_with_scipy():
 @given(st.integers(0, 2**16), st.integers(1, 8))
 def test_rayleigh_quotients_rise_to_the_largest_eigenvalue(seed, d):
     A = randn(d, d, seed=seed)
-    run = power_iteration(A @ A.T, steps=50, generator=torch.Generator().manual_seed(seed))
+    run = power_iteration(
+        A @ A.T, steps=50, generator=torch.Generator().manual_seed(seed), history=True
+    )
     largest = torch.linalg.eigvalsh(A @ A.T)[-1]
     assert (run.values <= largest * (1 + 1e-12)).all()
     assert (run.values.diff() >= -1e-12 * largest).all()
@@ -89,8 +91,8 @@ def test_rotating_and_scaling_the_matrix(seed, scale):
     M, _ = with_eigenvalues(3.0, 2.0, 1.0, 0.5, seed=seed)
     Q, start = torch.linalg.qr(randn(4, 4, seed=seed + 1)).Q, randn(4, seed=seed + 2)
     N = scale * Q @ M @ Q.T
-    before = power_iteration(M, steps=30, tol=0, start=start)
-    after = power_iteration((N + N.T) / 2, steps=30, tol=0, start=Q @ start)
+    before = power_iteration(M, steps=30, tol=0, start=start, history=True)
+    after = power_iteration((N + N.T) / 2, steps=30, tol=0, start=Q @ start, history=True)
     n = min(len(before.values), len(after.values))
     assert torch.allclose(after.iterates[:n], before.iterates[:n] @ Q.T, atol=1e-9)
     assert torch.allclose(after.values[:n], scale * before.values[:n], rtol=1e-9)
@@ -99,12 +101,14 @@ def test_rotating_and_scaling_the_matrix(seed, scale):
 def test_a_map_needs_no_matrix():
     X = randn(30, 5)
     S, start = X.T @ X / 30, randn(5)
-    by_map = power_iteration(lambda v: X.T @ (X @ v) / 30, start=start, steps=20)
-    by_matrix = power_iteration(S, start=start, steps=20)
+    by_map = power_iteration(lambda v: X.T @ (X @ v) / 30, start=start, steps=20, history=True)
+    by_matrix = power_iteration(S, start=start, steps=20, history=True)
     assert torch.allclose(by_map.iterates, by_matrix.iterates, atol=1e-13)
     block = randn(5, 2)
-    by_map = orthogonal_iteration(lambda V: X.T @ (X @ V) / 30, 2, start=block, steps=20)
-    by_matrix = orthogonal_iteration(S, 2, start=block, steps=20)
+    by_map = orthogonal_iteration(
+        lambda V: X.T @ (X @ V) / 30, 2, start=block, steps=20, history=True
+    )
+    by_matrix = orthogonal_iteration(S, 2, start=block, steps=20, history=True)
     assert torch.allclose(by_map.iterates, by_matrix.iterates, atol=1e-13)
     assert torch.allclose(by_map.values, by_matrix.values, rtol=1e-13)
 
@@ -120,7 +124,7 @@ def test_a_tie_leaves_the_projection_of_the_start():
 
 def test_a_negative_leading_eigenvalue_flips_every_step():
     M, V = with_eigenvalues(-2.0, 1.0, 0.5)
-    run = power_iteration(M, generator=torch.Generator().manual_seed(0))
+    run = power_iteration(M, generator=torch.Generator().manual_seed(0), history=True)
     assert run.converged and run.value.item() == pytest.approx(-2, rel=1e-12)
     assert abs(run.vector @ V[:, 0]) == pytest.approx(1, rel=1e-12)
     assert torch.allclose(run.iterates[-1], -run.iterates[-2], atol=1e-10)
@@ -137,7 +141,7 @@ def test_special_starts_and_matrices():
     nothing = power_iteration(torch.zeros(3, 3), start=torch.tensor([0.0, 2.0, 0.0]))
     assert nothing.converged and nothing.value == 0 and nothing.vector.tolist() == [0, 1, 0]
     kept = power_iteration(torch.diag(torch.tensor([3.0, 1.0])), start=torch.tensor([0.0, 1.0]))
-    assert kept.value == 1 and len(kept.iterates) == 1  # no part along the leading one
+    assert kept.value == 1 and kept.steps == 0  # no part along the leading one
     single = power_iteration(torch.tensor([[5.0]]))
     assert single.value == 5 and single.converged
     whole = orthogonal_iteration(torch.diag(torch.tensor([1.0, 3.0])), 2)
@@ -154,7 +158,9 @@ def test_a_close_second_blurs_the_vector_but_not_the_plane():
 
 def test_block_rate():
     M, V = with_eigenvalues(1.0, 0.95, 0.9, 0.3, 0.1, 0.1)
-    run = orthogonal_iteration(M, 3, steps=25, generator=torch.Generator().manual_seed(0))
+    run = orthogonal_iteration(
+        M, 3, steps=25, generator=torch.Generator().manual_seed(0), history=True
+    )
     errors = (span(run.iterates) - span(V[:, :3])).norm(dim=(1, 2))
     # Whatever the gaps inside the block, 0.3 outside against 0.9 to 1.0 inside sets the pace.
     ratios = errors[6:20] / errors[5:19]
@@ -166,7 +172,7 @@ def test_block_rate():
 @given(st.integers(0, 2**16), st.integers(1, 4))
 def test_block_iterates_are_orthonormal_and_settle(seed, k):
     M, V = with_eigenvalues(5.0, 4.0, 3.0, 2.0, 1.0, seed=seed)
-    run = orthogonal_iteration(M, k, generator=torch.Generator().manual_seed(seed))
+    run = orthogonal_iteration(M, k, generator=torch.Generator().manual_seed(seed), history=True)
     identity = torch.eye(k, dtype=torch.float64)
     assert torch.allclose(run.iterates.mT @ run.iterates, identity, atol=1e-13)
     assert run.converged
@@ -178,8 +184,8 @@ def test_block_iterates_are_orthonormal_and_settle(seed, k):
 def test_one_column_blocks_are_power_iteration():
     M, _ = with_eigenvalues(3.0, 2.0, 1.0)
     start = randn(3)
-    block = orthogonal_iteration(M, 1, steps=10, start=start[:, None])
-    single = power_iteration(M, steps=10, start=start)
+    block = orthogonal_iteration(M, 1, steps=10, start=start[:, None], history=True)
+    single = power_iteration(M, steps=10, start=start, history=True)
     assert torch.allclose(block.iterates.squeeze(2), single.iterates, atol=1e-14)
 
 
@@ -212,16 +218,57 @@ def test_lower_precision_converges(dtype, atol):
         assert run.vector.dtype == run.value.dtype == run.iterates.dtype == dtype
         assert run.value.item() == pytest.approx(3, abs=3 * atol)
         assert run.vector.tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0], abs=5 * atol)
-    assert runs[0].converged and len(runs[0].iterates) < 60
+    assert runs[0].converged and runs[0].steps < 60
     block = orthogonal_iteration(M, 2, generator=torch.Generator().manual_seed(0))
     assert block.converged and block.values.dtype == dtype
     assert block.values.tolist() == pytest.approx([3, 1.5], abs=3 * atol)
 
 
+@pytest.mark.parametrize("factor", [1e-36, 1e-25, 1e20, 1e34])
+def test_any_scale_of_float32(factor):
+    """Sums of squares of these leave the range; the entries do not."""
+    M, V = with_eigenvalues(3.0, 2.0, 1.0, 0.5)
+    M, start = (M * factor).float(), randn(4).float()
+    for run in (
+        power_iteration(M, start=start),
+        power_iteration(M, start=start * 1e-30),
+        power_iteration(lambda v: M @ v, start=start * 1e30),
+    ):
+        assert run.converged and run.steps > 10
+        assert run.value.item() == pytest.approx(3 * factor, rel=1e-5)
+        assert abs(run.vector.double() @ V[:, 0]) == pytest.approx(1, abs=1e-6)
+    block = orthogonal_iteration(M, 2, start=randn(4, 2).float() * factor)
+    assert block.converged
+    assert block.values.tolist() == pytest.approx([3 * factor, 2 * factor], rel=1e-5)
+
+
+def test_a_product_beyond_the_dtype_is_refused():
+    with pytest.raises(ValueError, match=r"M\(v\) must be finite"):
+        power_iteration(torch.full((8, 8), 3e38), start=torch.ones(8))
+
+
+def test_iterates_are_kept_only_on_request():
+    M, _ = with_eigenvalues(3.0, 2.0, 1.0)
+    for run, shape in (
+        (power_iteration(M, start=randn(3)), (0, 3)),
+        (orthogonal_iteration(M, 2, start=randn(3, 2)), (0, 3, 2)),
+    ):
+        assert run.iterates.shape == shape
+    kept = power_iteration(M, start=randn(3), history=True)
+    assert len(kept.iterates) == len(kept.values) == kept.steps + 1
+    assert torch.equal(kept.vector, power_iteration(M, start=randn(3)).vector)
+
+
+def test_no_gradients_are_tracked():
+    M = with_eigenvalues(3.0, 2.0, 1.0)[0].requires_grad_()
+    assert not power_iteration(M, start=randn(3)).value.requires_grad
+    assert not orthogonal_iteration(M, 2, start=randn(3, 2)).values.requires_grad
+
+
 def test_same_generator_same_path():
     M, _ = with_eigenvalues(3.0, 2.0, 1.0)
     first, second, other = (
-        orthogonal_iteration(M, 2, generator=torch.Generator().manual_seed(seed))
+        orthogonal_iteration(M, 2, generator=torch.Generator().manual_seed(seed), history=True)
         for seed in (3, 3, 4)
     )
     assert torch.equal(first.iterates, second.iterates)
@@ -290,3 +337,8 @@ def test_bad_blocks(k, options, message):
 def test_bad_deflation(vector, message):
     with pytest.raises(ValueError, match=message):
         deflate(EYE, vector, 1.0)
+
+
+def test_a_deflated_value_is_finite():
+    with pytest.raises(ValueError, match="value must be finite, got nan"):
+        deflate(EYE, EYE[0], torch.tensor(torch.nan))

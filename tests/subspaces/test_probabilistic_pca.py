@@ -168,6 +168,21 @@ def test_samples_on_a_subspace_have_no_noise_and_no_density(dtype, shape):
         model.log_prob(X.to(dtype))
 
 
+def test_no_noise_with_uneven_variances():
+    """Components of small variance are less exact, and leak more of the rest."""
+    Z = randn(2000, 50) * 0.9 ** torch.arange(50)
+    X = Z @ torch.linalg.qr(randn(100, 50, seed=1)).Q.T
+    assert probabilistic_pca(X, 50).noise_variance.item() == 0
+
+
+def test_noise_that_float16_cannot_hold():
+    X = (samples(60, 5, noise=0.0)[0] / 10).half()  # its own rounding is the noise, below 6e-8
+    model = probabilistic_pca(X, 3)
+    assert model.noise_variance.item() == 0
+    with pytest.raises(ValueError, match=r"as far as torch\.float16 can tell"):
+        model.log_prob(X)
+
+
 def test_tiny_noise_is_measured_beside_a_large_signal():
     X, _ = samples(300, 8, noise=1e-9)
     # Its variance is 1e-19 of the total: total minus kept would see rounding only.

@@ -57,6 +57,15 @@ def test_keeps_the_dtype(dtype):
     assert soft_threshold(z, 1.0).tolist() == [-2, 0]
 
 
+def test_a_threshold_keeps_shape_and_dtype():
+    z = torch.tensor([[-3.0, 0.5]])
+    shrunk = soft_threshold(z, torch.tensor(1.0).double())
+    assert shrunk.dtype == torch.float32 and shrunk.tolist() == [[-2, 0]]
+    for shape in [(3, 2), (1, 1, 1), (3,)]:
+        with pytest.raises(ValueError, match=r"broadcast to the shape \(1, 2\) of z, got \("):
+            soft_threshold(z, torch.ones(shape))
+
+
 @pytest.mark.parametrize("t", [-1.0, float("nan"), torch.tensor([0.1, -0.1])])
 def test_negative_thresholds_are_refused(t):
     with pytest.raises(ValueError, match="threshold must be at least 0"):

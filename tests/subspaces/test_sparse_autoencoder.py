@@ -109,3 +109,10 @@ def test_bad_sizes(d, m, name):
 def test_bad_samples(X, error, message):
     with pytest.raises(error, match=message):
         SparseAutoencoder(4, 7).encode(X)
+
+
+def test_from_dictionary_leaves_the_global_random_numbers_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    SparseAutoencoder.from_dictionary(torch.eye(3), 0.1, 0.2)
+    assert torch.equal(torch.get_rng_state(), before)

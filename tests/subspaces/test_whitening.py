@@ -80,8 +80,6 @@ def test_follows_the_dtype(dtype):
         (randn(5, 8), False, 5),
         (randn(5, 8), True, 4),
         (randn(4, 4), True, 3),
-        (torch.ones(9, 2).double(), True, 0),
-        (torch.zeros(9, 2).double(), False, 0),
     ],
 )
 def test_rank_deficient_data_are_refused_with_their_rank(X, center, rank):
@@ -89,9 +87,16 @@ def test_rank_deficient_data_are_refused_with_their_rank(X, center, rank):
         whiten(X, center=center)
 
 
+@pytest.mark.parametrize("X, center", [(torch.ones(9, 2), True), (torch.zeros(9, 2), False)])
+def test_no_advice_where_nothing_is_left(X, center):
+    with pytest.raises(ValueError, match=r"got rank 0( after centering)?$"):
+        whiten(X, center=center)
+
+
 @pytest.mark.parametrize(
     "X, error, message",
     [
+        (torch.ones(1, 1), ValueError, r"X needs at least 2 samples \(rows\), got 1"),
         (torch.ones(3, 2, dtype=torch.int64), TypeError, "floating-point"),
         (torch.ones(3), ValueError, "X must have 2 axes"),
         (torch.zeros(0, 3), ValueError, "X is empty"),
@@ -101,6 +106,20 @@ def test_rank_deficient_data_are_refused_with_their_rank(X, center, rank):
 def test_bad_input(X, error, message):
     with pytest.raises(error, match=message):
         whiten(X)
+
+
+def test_gradients():
+    X = samples(8, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda X: whiten(X).apply(X), X)
+
+
+def test_results_check_their_samples():
+    white = whiten(samples())
+    for method, name in ((white.apply, "X"), (white.restore, "Xw")):
+        with pytest.raises(ValueError, match=rf"{name} must have shape \(2, 6\), got \(2, 1\)"):
+            method(torch.ones(2, 1).double())
+        with pytest.raises(ValueError, match=rf"{name} must be torch\.float64 on cpu"):
+            method(torch.ones(2, 6))
 
 
 def test_repr():

@@ -94,6 +94,17 @@ def test_pages_are_equal_in_another_process():
     assert result.stdout == RotateAndWatch(n=100).static_html() + "\n"
 
 
+def test_fewer_components_than_the_usual_rank_keep_all():
+    assert RankAndNoise(components=50).rank == 50
+    assert RankAndNoise().rank == 100
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_strong_noise_fits_in_the_state(seed):
+    widget = ISTAUnrolled(noise=1, sparsity=128, d=4, m=128, seed=seed)
+    assert widget.signal.abs().max() < 32768 * widget.data["signal"]["scale"]
+
+
 def test_repr_is_short_and_stable():
     assert repr(RotateAndWatch(theta=0.5, angle=20, n=100)) == (
         "RotateAndWatch(angle=20.0, noise=0.0, theta=0.5)"
@@ -177,6 +188,11 @@ def luminance(color: str) -> float:
 def contrast(one: str, other: str) -> float:
     low, high = sorted([luminance(one), luminance(other)])
     return (high + 0.05) / (low + 0.05)
+
+
+def test_the_system_s_dark_and_the_page_s_dark_are_the_same():
+    _, by_system, by_page = re.findall(r"\.companion-widget \{([^}]*--cw-paper:[^}]*)\}", _CSS)
+    assert by_system.split() == by_page.split()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -2,8 +2,8 @@
 
 The page shows "power iteration (book §2.1.2)", with the number taken from ``book/sections.yml``.
 The textbook has no address of its own to link to, so the result is text, with the section's title
-and its number in version 1 on hover. In a docstring, the anchor after "Book: section" is replaced
-by the number and the title.
+and its number in version 1 on hover. In a docstring, the anchors after "Book: section" or "Book:
+sections" are replaced by numbers and titles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from companion_lib import sections
 
 LOGGER = logging.getLogger(__name__)
 SCHEME = "book:"
-IN_DOCSTRING = re.compile(r"Book: section ``([\w-]+)``")
+ANCHOR = re.compile(r"``([\w-]+)``")
+IN_DOCSTRING = re.compile(r"Book: sections? ``[\w-]+``(?:(?:,| and|, and) ``[\w-]+``)*")
 
 
 def describe(anchor: str) -> tuple[str, str]:
@@ -50,10 +51,15 @@ class BookLinks(SphinxTransform):
             link.replace_self(text)
 
 
+def name_sections(match: re.Match) -> str:
+    """Return ``Book: sections 2.1.1 (Principal …) and 2.1.4 (…)`` for the anchors that matched."""
+    return ANCHOR.sub(name_section, match[0])
+
+
 def name_section(match: re.Match) -> str:
-    """Return ``Book: section 2.1.1, Principal Components Analysis`` for the anchor that matched."""
+    """Return ``2.1.1 (Principal Components Analysis)`` for the anchor that matched."""
     section = sections.section(match[1])
-    return f"Book: section {section.v2}, {section.title}"
+    return f"{section.v2} ({section.title})"
 
 
 def number_docstring(
@@ -61,7 +67,7 @@ def number_docstring(
 ) -> None:
     """Replace the anchors in a docstring by numbers and titles."""
     try:
-        lines[:] = [IN_DOCSTRING.sub(name_section, line) for line in lines]
+        lines[:] = [IN_DOCSTRING.sub(name_sections, line) for line in lines]
     except sections.UnknownSection as error:
         LOGGER.warning("docstring of %s: %s", name, error)
 

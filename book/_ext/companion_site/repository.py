@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from companion_lib import __version__
+
 COLAB = "https://colab.research.google.com"
-
-
-def project_version(root: Path) -> str:
-    """Return the version in pyproject.toml."""
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
 
 
 def set_buttons(app: Sphinx, config: Config) -> None:
@@ -29,7 +23,7 @@ def set_buttons(app: Sphinx, config: Config) -> None:
 
 def set_footer(app: Sphinx, config: Config) -> None:
     """Put the version and the licenses into the footer."""
-    config.version = config.release = project_version(Path(app.srcdir))
+    config.version = config.release = __version__
     config.html_theme_options["extra_footer"] = (
         f"<p>Version {config.version}. Text: CC BY 4.0. Code: Apache-2.0.</p>"
     )
