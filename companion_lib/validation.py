@@ -122,7 +122,8 @@ def unit_scale(X: Tensor) -> Tensor:
     Squares and fourth powers of ``X / unit_scale(X)`` stay in range, and the division is exact.
     It is 1 if all entries are zero.
     """
-    largest = X.detach().abs().max()
+    low, high = torch.aminmax(X.detach())
+    largest = torch.maximum(-low, high)
     mantissa = torch.frexp(largest).mantissa  # in [1/2, 1)
     return torch.where(largest > 0, largest / (2 * mantissa), 1.0)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from companion_lib.subspaces.msp import move_floor, rescale, settled
+from companion_lib.subspaces.msp import fourth_powers, move_floor, settled
 from companion_lib.subspaces.whitening import whiten as whiten_data
 from companion_lib.validation import (
     check_count,
@@ -113,7 +113,7 @@ def fast_ica(
     if whiten:
         white = whiten_data(data)
         data, mean = white.apply(data), white.mean
-    data, _, *weights = rescale(data, shift=3.0)
+    weights = fourth_powers(data, shift=3.0)
     tol = move_floor(data, tol)
     found, histories = data.new_zeros(0, d), []
     for _ in range(k):
@@ -128,13 +128,14 @@ def fast_ica(
 
 
 def _component(
-    X: Tensor, weights: list[Tensor], found: Tensor, start: Tensor, steps: int, tol: float
+    X: Tensor, weights: tuple, found: Tensor, start: Tensor, steps: int, tol: float
 ) -> tuple[Tensor, list[Tensor]]:
     """Return one direction and how far each step moved it."""
-    weight, pull = weights
+    scale, weight, pull = weights
     u, moves = _normalize(_project(start, found), found), []
     while len(moves) < steps and not settled(moves, tol):
-        gradient = _project(weight * ((X @ u) ** 3 @ X) / len(X) - pull * u, found)
+        moments = (X @ (u / scale)) ** 3 @ X / scale / len(X)
+        gradient = _project(weight * moments - pull * u, found)
         # Where no kurtosis is left, what remains is rounding, and the direction may stay.
         flat = gradient.norm() <= 2 * torch.finfo(X.dtype).eps * pull
         new = u if flat else _normalize(gradient, found)

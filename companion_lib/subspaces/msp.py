@@ -95,9 +95,9 @@ def msp_step(A: Tensor, X: Tensor, shift: float = 0.0) -> Tensor:
     check_samples(X)
     check_like(check_tensor(A, "A", ndim=2), "A", (X.shape[1], X.shape[1]), X)
     check_finite(shift, "shift")
-    data, _, weight, pull = rescale(working(X), shift)
-    operator = working(A)
-    stretched = (data @ operator.T).pow(3).T @ data / len(data)
+    data, operator = working(X), working(A)
+    scale, weight, pull = fourth_powers(data, shift)
+    stretched = (data @ (operator / scale).T).pow_(3).T @ data / scale / len(data)
     return polar_factor(weight * stretched - pull * operator).to(X.dtype)
 
 
@@ -156,7 +156,7 @@ def msp(
     Notes
     -----
     Book: section ``complete-dictionary-learning``; Zhai, Yang, Liao, Wright and Ma (2020).
-    Operations per step: ``4 n d^2`` and one decomposition of a ``(d, d)`` matrix. Memory: three
+    Operations per step: ``4 n d^2`` and one decomposition of a ``(d, d)`` matrix. Memory: two
     arrays of the size of ``X``. Samples that span less than ``d`` dimensions, as fewer than ``d``
     of them must, say nothing about the other atoms, which then are arbitrary.
 
@@ -171,13 +171,13 @@ def msp(
     check_count(steps, "steps", low=0)
     check_range(tol, "tol", 0)
     check_finite(shift, "shift")
-    A = _start(X, start, generator)
-    data, scale, weight, pull = rescale(working(X), shift)
+    data, A = working(X), _start(X, start, generator)
+    scale, weight, pull = fourth_powers(data, shift)
     tol = move_floor(data, tol)
     codes, cubes = torch.empty_like(data), torch.empty_like(data)
     objective, moves = [], []
     while True:
-        moments = _stretch(A, data, codes, cubes)
+        moments = _stretch(A, data, scale, codes, cubes)
         objective.append((A * moments).sum() * scale**4)
         if len(moves) == steps or settled(moves, tol):
             break
@@ -187,17 +187,17 @@ def msp(
     return MSP(*(part.to(X.dtype) for part in (A, *histories)), settled(moves, tol))
 
 
-def rescale(X: Tensor, shift: float) -> tuple[Tensor, Tensor, float | Tensor, Tensor]:
-    """Return ``X`` with entries below 2, their unit, and the weights of moments and shift.
+def fourth_powers(X: Tensor, shift: float) -> tuple[Tensor, float | Tensor, Tensor]:
+    """Return a unit for ``X``, and the weights of its fourth moments in it and of the shift.
 
-    The weights stand in the proportion that fourth moments in this unit need, and are at most 1
-    and ``shift``: nothing overflows.
+    The weights stand in the proportion that the change of unit needs, and are at most 1 and
+    ``shift``: nothing overflows.
     """
-    if not X.any():
-        raise ValueError("X must not be all zeros")
     scale = unit_scale(X)
+    if scale == 1 and not X.any():
+        raise ValueError("X must not be all zeros")
     fourth = scale**4
-    return X / scale, scale, fourth.clamp(max=1) if shift else 1.0, shift / fourth.clamp(min=1)
+    return scale, fourth.clamp(max=1) if shift else 1.0, shift / fourth.clamp(min=1)
 
 
 def move_floor(X: Tensor, tol: float) -> float:
@@ -217,11 +217,14 @@ def _start(X: Tensor, start: Tensor | None, generator: torch.Generator | None) -
     return working(check_orthonormal(check_like(start, "start", (d, d), X), "start"))
 
 
-def _stretch(A: Tensor, X: Tensor, codes: Tensor, cubes: Tensor) -> Tensor:
-    """Return ``(X A^T)^3^T X / n``; its inner product with ``A`` is the mean of ``||A x||_4^4``."""
-    torch.mm(X, A.T, out=codes)
+def _stretch(A: Tensor, X: Tensor, scale: Tensor, codes: Tensor, cubes: Tensor) -> Tensor:
+    """Return ``(Y A^T)^3^T Y / n`` for ``Y = X / scale``, which is not formed.
+
+    Its inner product with ``A`` is the mean of ``||A y||_4^4``.
+    """
+    torch.mm(X, (A / scale).T, out=codes)
     torch.pow(codes, 3, out=cubes)
-    return cubes.T @ X / len(X)
+    return cubes.T @ X / scale / len(X)
 
 
 def _distance_up_to_signs(A: Tensor, B: Tensor) -> Tensor:
