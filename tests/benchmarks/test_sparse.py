@@ -65,7 +65,7 @@ def test_fista_at_small_lam(race):
     race(
         "FISTA, 500 codes, lam = 0.02",
         *contestants(500, 0.02),
-        at_least=0.2,
+        at_least=1.0,
         baseline_name=BASELINE,
         sizes=f"500 codes, {ATOMS} x {DIM} dictionary",
         note="a small penalty leaves many nonzeros and takes many steps",
