@@ -17,7 +17,7 @@ _MOUNT = (_HERE / "mount.js").read_text(encoding="utf-8")
 _STATIC = Template("""\
 <div class="companion-host" data-companion-widget="$name">
 <style>$css</style>
-<noscript><p>This figure is interactive: switch JavaScript on to move it.</p></noscript>
+<noscript><p>This figure is interactive: run this cell, or switch JavaScript on.</p></noscript>
 <script type="application/json" class="companion-state">$state</script>
 <script type="text/plain" class="companion-module">$module</script>
 <script type="module">$mount</script>
