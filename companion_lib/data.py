@@ -388,3 +388,55 @@ def bernoulli_gaussian(
     values = _randn(n, d, generator=generator, dtype=dtype) / theta**0.5
     uniform = torch.rand(n, d, generator=generator, dtype=values.dtype, device=values.device)
     return torch.where(uniform < theta, values, 0.0).to(dtype)
+
+
+def two_lines_and_a_plane(
+    noise: float = 0.05,
+    counts: tuple[int, int, int] = (100, 100, 158),
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """Draw points near two lines and a plane through the origin of three-dimensional space.
+
+    Coordinates along a line or in the plane are uniform on [-1, 1]; the lines have the directions
+    (0.6, 0, 0.8) and (0, -0.6, 0.8), and the plane is the first two axes.
+
+    Parameters
+    ----------
+    noise : float
+        Gaussian noise is added to every point; this is the root of its mean squared length, so
+        each coordinate has the standard deviation ``noise / sqrt(3)``.
+    counts : tuple of int
+        Points on the first line, the second line, and the plane.
+    generator : torch.Generator, optional
+        The results are on its device.
+    dtype : torch.dtype
+        Half precision is computed in float32.
+
+    Returns
+    -------
+    X : Tensor, (n, 3)
+    labels : Tensor, (n,)
+        0 and 1 for the lines, 2 for the plane.
+
+    Raises
+    ------
+    ValueError
+        If ``noise`` is negative or a count is less than 1.
+
+    Notes
+    -----
+    Book: section ``clustering-gaussians``, with its numbers of points and noise.
+    """
+    check_range(noise, "noise", 0)
+    for count in counts:
+        check_count(count, "counts")
+    n = sum(counts)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts)).to(_device(generator))
+    e = _randn(n, 3, generator=generator, dtype=dtype)
+    uniform = torch.rand(n, 2, generator=generator, dtype=e.dtype, device=e.device) * 2 - 1
+    axes = e.new_tensor(
+        [[[0.6, 0, 0.8], [0, 0, 0]], [[0, -0.6, 0.8], [0, 0, 0]], [[1, 0, 0], [0, 1, 0]]]
+    )
+    X = (uniform[:, :, None] * axes[labels]).sum(1) + noise / 3**0.5 * e
+    return X.to(dtype), labels

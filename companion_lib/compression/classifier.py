@@ -1,0 +1,73 @@
+"""Classify by the nearest of the subspaces that the classes span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from companion_lib.kernels.class_gram import check_labels
+from companion_lib.validation import check_count, check_features, check_samples, working
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NearestSubspaceClassifier:
+    """One subspace through the origin for each class; made by ``NearestSubspaceClassifier.fit``.
+
+    Attributes
+    ----------
+    components : Tensor, (k, r, d)
+        For each class an orthonormal basis as rows, leading directions first.
+    singular_values : Tensor, (k, r)
+        Of the training samples along them.
+    """
+
+    components: Tensor
+    singular_values: Tensor
+
+    @classmethod
+    def fit(cls, Z: Tensor, labels: Tensor, rank: int) -> NearestSubspaceClassifier:
+        """Fit to each class the ``rank`` leading right singular vectors of its samples.
+
+        Parameters
+        ----------
+        Z : Tensor, (n, d)
+            Samples as rows, not centered. Half precision is computed in float32.
+        labels : Tensor, (n,)
+            Integers 0, ..., k - 1.
+        rank : int
+            Dimension of the subspaces: at most ``d`` and the size of the smallest class.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, ``rank`` is out of range, or there are NaN.
+
+        Notes
+        -----
+        Book: section ``supervised-image-representations``.
+        """
+        Z = working(check_samples(Z, "Z"))
+        k = check_labels(labels, len(Z), None)
+        smallest = int(torch.bincount(labels, minlength=k).min())
+        check_count(rank, "rank", min(smallest, Z.shape[1]), "smaller of class size and dimension")
+        fits = [torch.linalg.svd(Z[labels == c], full_matrices=False) for c in range(k)]
+        return cls(
+            torch.stack([fit.Vh[:rank] for fit in fits]),
+            torch.stack([fit.S[:rank] for fit in fits]),
+        )
+
+    def residuals(self, Z: Tensor) -> Tensor:
+        """Return the squared distances ``(n, k)`` of samples ``(n, d)`` to the subspaces."""
+        check_features(Z, self.components[0, 0], "Z")
+        kept = torch.einsum("nd,krd->nkr", Z, self.components).square().sum(2)
+        return (Z.square().sum(1, keepdim=True) - kept).clamp(min=0)
+
+    def predict(self, Z: Tensor) -> Tensor:
+        """Return the class ``(n,)`` whose subspace is nearest to each sample of ``(n, d)``."""
+        return self.residuals(Z).argmin(1)
+
+    def __repr__(self) -> str:
+        k, rank, d = self.components.shape
+        return f"NearestSubspaceClassifier(classes={k}, rank={rank}, d={d})"

@@ -1,0 +1,254 @@
+"""Clustering by compression: merge the two groups that are cheapest to code together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from companion_lib.validation import check_range, check_samples, working
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CodingLengthClustering:
+    """The path of merges from ``cluster_by_coding_length``, and where it stopped being worth it.
+
+    Attributes
+    ----------
+    labels : Tensor, (n,)
+        Clusters 0, 1, ... at the stop, the largest first.
+    steps : int
+        Merges up to the stop: the first at which no merge shortens the code.
+    merges : Tensor, (g - 1, 2)
+        All merges from ``g`` groups down to one: the second group joins the first. A group is
+        named by the smallest of the starting groups that it contains.
+    lengths : Tensor, (g,)
+        Total coding length in nats before the first merge and after each.
+    start : Tensor, (n,)
+        The groups at the beginning.
+    """
+
+    labels: Tensor
+    steps: int
+    merges: Tensor
+    lengths: Tensor
+    start: Tensor
+
+    @property
+    def length(self) -> float:
+        """Total coding length at the stop, in nats."""
+        return self.lengths[self.steps].item()
+
+    def labels_after(self, steps: int) -> Tensor:
+        """Return the clusters after that many merges, the largest first."""
+        check_range(steps, "steps", 0, len(self.merges), "number of merges")
+        return _labels(self.start, self.merges[:steps])
+
+    def __repr__(self) -> str:
+        clusters = len(self.lengths) - self.steps
+        return f"CodingLengthClustering({clusters} clusters of {len(self.labels)} samples)"
+
+
+def coding_length(X: Tensor, labels: Tensor, eps: float, overhead: bool = True) -> Tensor:
+    """Return the nats that code all samples group by group, and who is in which group.
+
+    ``Σ_k (n_k + d) R_ε(X_k) + n_k log(n / n_k)``, with ``n_k R_ε(X_k)`` for the first term where
+    ``overhead`` is False: the ``d`` more pay for the group's basis.
+
+    Parameters
+    ----------
+    X : Tensor, (n, d)
+        Samples as rows; subspaces go through the origin.
+    labels : Tensor, (n,)
+        Groups as integers.
+    eps : float, positive
+        ε, not ε².
+    overhead : bool
+        Whether the code pays for describing each group's subspace.
+
+    Returns
+    -------
+    Tensor, ()
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is empty or has NaN, the labels do not fit, or ``eps`` is not positive.
+
+    Notes
+    -----
+    Book: section ``clustering-gaussians``; Ma, Derksen, Hong and Wright (2007), "Segmentation of
+    Multivariate Mixed Data via Lossy Data Coding and Compression".
+    """
+    X = _check(X, eps)
+    _check_groups(labels, X)
+    _, groups, counts = labels.unique(return_inverse=True, return_counts=True)
+    grams = _grams(X, groups, len(counts))
+    return _lengths(grams, counts.to(X.dtype), len(X), eps, overhead).sum()
+
+
+def cluster_by_coding_length(
+    X: Tensor, eps: float, overhead: bool = True, start: Tensor | None = None
+) -> CodingLengthClustering:
+    """Cluster samples by pairwise steepest descent on their coding length.
+
+    Starts from single samples and always merges the pair of groups that shortens the code most,
+    until no merge does. Neither the number of clusters nor their dimensions are given: they
+    follow from the precision ε.
+
+    Parameters
+    ----------
+    X : Tensor, (n, d)
+        Samples as rows; subspaces go through the origin.
+    eps : float, positive
+        ε, not ε².
+    overhead : bool
+        Which length counts, see ``coding_length``. True is the form behind the published figures;
+        False is the one in the book's algorithm, under which a merge saves membership only.
+    start : Tensor, (n,), optional
+        Groups to start from, such as superpixels, as integers; every sample by itself if not given.
+
+    Returns
+    -------
+    CodingLengthClustering
+        The whole path to one cluster, and the clusters at the stop.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is empty or has NaN, ``start`` does not fit, or ``eps`` is not positive.
+
+    Notes
+    -----
+    Greedy, so the stop may be far from the optimum. From ``g`` groups: ``g²/2`` log-dets at first
+    and at most ``g`` for every merge, and ``g² d²`` bytes times eight for the pairs' lengths only:
+    ``O(g² d³)`` operations in all. Computed in float64.
+
+    Book: section ``clustering-gaussians``.
+    """
+    X = _check(X, eps)
+    if start is None:
+        groups = torch.arange(len(X), device=X.device)
+    else:
+        _check_groups(start, X)
+        groups = start.unique(return_inverse=True)[1]
+    size = int(groups.max()) + 1
+    counts = torch.bincount(groups).to(X.dtype)
+    grams = _grams(X, groups, size)
+    search = _Search(grams, counts, len(X), eps, overhead)
+    merges, saved = search.run()
+    lengths = search.total - torch.tensor([0.0, *saved], dtype=torch.float64).cumsum(0)
+    rises = [i for i, gain in enumerate(saved) if gain <= 0]
+    steps = rises[0] if rises else len(saved)
+    merges = torch.tensor(merges, dtype=torch.long).reshape(-1, 2)
+    labels = _labels(groups.cpu(), merges[:steps]).to(X.device)
+    return CodingLengthClustering(labels, steps, merges, lengths, groups.cpu())
+
+
+class _Search:
+    """Groups, their lengths, and for each pair the nats that merging it would save."""
+
+    def __init__(self, grams: Tensor, counts: Tensor, n: int, eps: float, overhead: bool):
+        self.grams, self.counts = grams, counts
+        self.code = (n, eps, overhead)
+        self.lengths = _lengths(grams, counts, *self.code)
+        self.total = self.lengths.sum().item()
+        g = len(grams)
+        self.savings = torch.full((g, g), -math.inf, dtype=grams.dtype, device=grams.device)
+        for i in range(g - 1):
+            self.savings[i, i + 1 :] = self._saving(i, torch.arange(i + 1, g))
+
+    def _saving(self, i: int, others: Tensor) -> Tensor:
+        merged = self.grams[i] + self.grams[others]
+        together = _lengths(merged, self.counts[i] + self.counts[others], *self.code)
+        return self.lengths[i] + self.lengths[others] - together
+
+    def run(self) -> tuple[list[tuple[int, int]], list[float]]:
+        merges, saved = [], []
+        alive = torch.ones(len(self.grams), dtype=torch.bool)
+        best = self.savings.max(1)  # of each row, kept up to date
+        values, columns = best.values, best.indices
+        for _ in range(len(self.grams) - 1):
+            i = int(values.argmax())
+            j = int(columns[i])
+            merges.append((i, j))
+            saved.append(values[i].item())
+            alive[j] = False
+            self._merge(i, j, alive)
+            stale = ((columns == i) | (columns == j)).nonzero()[:, 0].tolist()
+            for row in {*stale, i, j}:
+                values[row], columns[row] = self.savings[row].max(0)
+            # Column i has new values for the rows above it.
+            better = self.savings[:, i] > values
+            values = torch.where(better, self.savings[:, i], values)
+            columns = torch.where(better, i, columns)
+        return merges, saved
+
+    def _merge(self, i: int, j: int, alive: Tensor) -> None:
+        self.grams[i] += self.grams[j]
+        self.counts[i] += self.counts[j]
+        self.lengths[i] = _lengths(self.grams[i], self.counts[i], *self.code)
+        self.savings[j] = self.savings[:, j] = -math.inf
+        others = alive.nonzero()[:, 0]
+        others = others[others != i]
+        if len(others):
+            saving = self._saving(i, others)
+            above = others < i
+            self.savings[others[above], i] = saving[above]
+            self.savings[i, others[~above]] = saving[~above]
+
+
+def _lengths(grams: Tensor, counts: Tensor, n: int, eps: float, overhead: bool) -> Tensor:
+    d = grams.shape[-1]
+    rates = _log_det(grams * (d / (counts * eps**2))[..., None, None]) / 2
+    coded = counts + d if overhead else counts
+    return coded * rates + counts * torch.log(n / counts)
+
+
+def _log_det(S: Tensor) -> Tensor:
+    """Return ``log det(I + S)`` of many small matrices, by elimination across the whole batch.
+
+    LAPACK takes them one by one; for thousands of 3 × 3 matrices that is a hundred times slower.
+    """
+    S = S.clone()
+    S.diagonal(dim1=-2, dim2=-1).add_(1)
+    total = torch.zeros_like(S[..., 0, 0])
+    while S.shape[-1]:
+        pivot = S[..., 0, 0].clamp(min=1)  # in exact arithmetic no pivot is below one
+        total = total + pivot.log()
+        column = S[..., 1:, 0]
+        S = S[..., 1:, 1:] - column[..., :, None] * (column / pivot[..., None])[..., None, :]
+    return total
+
+
+def _grams(X: Tensor, groups: Tensor, size: int) -> Tensor:
+    outer = X[:, :, None] * X[:, None, :]
+    return outer.new_zeros(size, *outer.shape[1:]).index_add_(0, groups, outer)
+
+
+def _labels(start: Tensor, merges: Tensor) -> Tensor:
+    """Return the clusters after some merges, numbered from the largest to the smallest."""
+    parent = list(range(int(start.max()) + 1))
+    for i, j in merges.tolist():
+        parent[j] = i
+    for j in range(len(parent)):
+        while parent[j] != parent[parent[j]]:
+            parent[j] = parent[parent[j]]
+    roots, labels = torch.tensor(parent)[start].unique(return_inverse=True)
+    order = torch.bincount(labels, minlength=len(roots)).argsort(descending=True, stable=True)
+    return torch.argsort(order)[labels]
+
+
+def _check(X: Tensor, eps: float) -> Tensor:
+    check_samples(X)
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps must be positive and finite, got {eps}")
+    return working(X).double()
+
+
+def _check_groups(labels: Tensor, X: Tensor) -> None:
+    if not isinstance(labels, Tensor) or labels.shape != (len(X),) or labels.is_floating_point():
+        given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else labels
+        raise ValueError(f"labels must be {len(X)} integers, one for each row, got {given!r:.60}")

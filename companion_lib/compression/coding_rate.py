@@ -1,0 +1,254 @@
+"""Coding rates: how many nats a sample costs at precision ε, together and class by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from companion_lib.kernels import class_gram, log_det_gram, log_det_psd
+from companion_lib.kernels.class_gram import check_labels, is_hard
+from companion_lib.validation import check_tensor
+
+
+def coding_rate(Z: Tensor, eps: float | Tensor) -> Tensor:
+    """Return the lossy coding rate ``R_ε(Z) = ½ log det(I + d/(n ε²) ZᵀZ)``, in nats per sample.
+
+    It is the mutual information between a Gaussian with the samples' second moments and itself
+    plus noise of total variance ε², ε²/d for each coordinate. It therefore bounds the
+    rate-distortion function of every law with these second moments from above.
+
+    Parameters
+    ----------
+    Z : Tensor, (..., n, d)
+        Samples as rows, not centered here; leading axes are a batch of sample sets. Half
+        precision is computed in float32.
+    eps : float or Tensor, positive
+        The precision ε itself, not ε²: the mean squared error of a *whole* sample is at most ε².
+        A tensor broadcasts against the batch; several ε for one set share one factorization.
+
+    Returns
+    -------
+    Tensor, the broadcast shape of the batch and ``eps``
+        With the factor ½, natural logarithm; divide by ``math.log(2)`` for bits.
+
+    Raises
+    ------
+    TypeError
+        If ``Z`` is not a floating-point tensor.
+    ValueError
+        If ``Z`` is empty, has NaN or infinite entries, or ``eps`` is not positive.
+
+    Notes
+    -----
+    Book: section ``gaussian-coding-rate``; its samples are columns.
+    """
+    _check_batch(Z)
+    n, d = Z.shape[-2:]
+    eps = check_eps(eps, Z)
+    return log_det_gram(Z, d / (n * eps.square())) / 2
+
+
+def class_coding_rates(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
+    """Return ``R_ε(Z_k) = ½ log det(I + d/(n_k ε²) Zᵀ Πₖ Z)`` for every class, in nats per sample.
+
+    Parameters
+    ----------
+    Z : Tensor, (n, d)
+        Samples as rows. Half precision is computed in float32.
+    classes : Tensor, (n,) or (n, k)
+        Labels 0, ..., k - 1, or memberships: rows that are at least 0 and sum to one.
+    eps : float, positive
+        ε, not ε².
+
+    Returns
+    -------
+    Tensor, (k,)
+        Not weighted: the mean over samples is ``sum(n_k / n * rates)``.
+
+    Raises
+    ------
+    TypeError
+        If ``Z`` is not floating-point, or ``classes`` not a tensor of numbers.
+    ValueError
+        If a class is empty, a label out of range, memberships do not sum to one, ``eps`` is not
+        positive, or there are NaN or infinite entries.
+
+    Notes
+    -----
+    Book: section ``rate-reduction``, which writes ``R_ε(Z | Π)`` for the weighted mean. ``n_k`` is
+    the sum of the memberships.
+    """
+    return _class_rates(*_checked(Z, classes, eps))[0]
+
+
+def rate_reduction(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
+    """Return ``ΔR_ε = R_ε(Z) - Σ (n_k / n) R_ε(Z_k)``, in nats per sample.
+
+    What knowing the class saves. Never negative, because log det is concave; zero exactly if all
+    classes have the same second moments. It grows with the scale of ``Z``, so compare
+    representations of equal norm. It is not an estimate of ``I(z; y)``: it may exceed ``H(y)``.
+
+    Parameters
+    ----------
+    Z : Tensor, (n, d)
+    classes : Tensor, (n,) or (n, k)
+        Labels or memberships; see ``class_coding_rates``, also for errors.
+    eps : float, positive
+        ε, not ε². (The published code of MCR² calls ε² ``eps``.)
+
+    Returns
+    -------
+    Tensor, ()
+
+    Notes
+    -----
+    Labels cost ``n d²`` multiply-adds and ``k + 1`` Cholesky factors; the gradient as much again.
+    Classes smaller than ``d`` are coded from their own, smaller Gram matrices. Extra memory:
+    ``O(k d² + n d)``.
+
+    Book: section ``rate-reduction``; Yu, Chan, You, Song and Ma (2020), "Learning Diverse and
+    Discriminative Representations via the Principle of Maximal Coding Rate Reduction".
+    """
+    return -mcr2_loss(Z, classes, eps)
+
+
+def mcr2_loss(
+    Z: Tensor, classes: Tensor, eps: float, gamma1: float = 1.0, gamma2: float = 1.0
+) -> Tensor:
+    """Return ``Σ (n_k / n) R_ε(Z_k) - (1/γ₁) ½ log det(I + γ₂ d/(n ε²) ZᵀZ)``, to be minimized.
+
+    With the defaults it is ``-rate_reduction(Z, classes, eps)``. Unsupervised learning, where the
+    views of one image are a class, takes ``γ₁ = γ₂ = k``, the number of images.
+
+    Parameters
+    ----------
+    Z : Tensor, (n, d)
+    classes : Tensor, (n,) or (n, k)
+        Labels or memberships; see ``class_coding_rates``, also for errors.
+    eps : float, positive
+        ε, not ε².
+    gamma1, gamma2 : float, positive
+        In the published code ``gam1`` is γ₂ and ``gam2`` is 1/γ₁.
+
+    Returns
+    -------
+    Tensor, ()
+        In nats per sample.
+
+    Notes
+    -----
+    Book: sections ``rate-reduction`` and ``unsupervised-image-representations``.
+    """
+    for name, gamma in (("gamma1", gamma1), ("gamma2", gamma2)):
+        if not 0 < gamma < float("inf"):
+            raise ValueError(f"{name} must be positive and finite, got {gamma}")
+    Z, classes, eps = _checked(Z, classes, eps)
+    rates, weights, grams = _class_rates(Z, classes, eps)
+    n, d = Z.shape
+    a = gamma2 * d / (n * eps.square())
+    whole = log_det_gram(Z, a) if grams is None or n < d else log_det_psd(grams.sum(0), a)
+    return (weights * rates).sum() - whole / (2 * gamma1)
+
+
+def _class_rates(Z: Tensor, classes: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return rates and weights ``n_k / n`` of the classes, and their Gram matrices if made.
+
+    Labels of classes that have fewer samples than features are padded with zero rows to one
+    batch, which log det does not see; then the Gram matrices are those of the samples.
+    """
+    n, d = Z.shape
+    if is_hard(classes):
+        counts = torch.bincount(classes)
+        largest = int(counts.max())
+        if largest < d and largest * len(counts) <= 2 * n:
+            grams = None
+            sets = _padded(Z, classes, counts, largest)
+        else:
+            grams = class_gram(Z, classes, len(counts))
+    else:
+        counts = classes.sum(0)
+        grams = class_gram(Z, classes)
+    counts = counts.to(Z.dtype)
+    scales = d / (counts * eps.square())
+    logs = log_det_gram(sets, scales) if grams is None else log_det_psd(grams, scales)
+    return logs / 2, counts / n, grams
+
+
+def _padded(Z: Tensor, labels: Tensor, counts: Tensor, largest: int) -> Tensor:
+    """Return the classes as one batch (k, largest, d), with zero rows below the shorter ones."""
+    order = torch.argsort(labels, stable=True)
+    sorted_labels = labels[order]
+    first = counts.cumsum(0) - counts
+    place = torch.empty_like(labels)
+    rank = torch.arange(len(Z), device=Z.device) - first[sorted_labels]
+    place[order] = sorted_labels * largest + rank
+    return _Scatter.apply(Z, place, len(counts) * largest).unflatten(0, (len(counts), largest))
+
+
+class _Scatter(torch.autograd.Function):
+    """Rows to distinct places among zeros; back, a gather (autograd's own would accumulate)."""
+
+    @staticmethod
+    def forward(ctx, Z, place, rows):
+        ctx.save_for_backward(place)
+        return Z.new_zeros(rows, Z.shape[1]).index_copy_(0, place, Z)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (place,) = ctx.saved_tensors
+        return grad.index_select(0, place), None, None
+
+
+def check_eps(eps: float | Tensor, like: Tensor) -> Tensor:
+    """Return ``eps`` as a tensor like ``like``, if it is positive and finite."""
+    eps = torch.as_tensor(eps, dtype=like.dtype, device=like.device)
+    if eps.numel() == 0 or not (eps > 0).all() or not eps.isfinite().all():
+        raise ValueError(f"eps must be positive and finite, got {eps.tolist()}")
+    return eps
+
+
+def _check_batch(Z: Tensor) -> None:
+    check_tensor(Z, "Z", finite=False)  # whether it is finite, the kernel sees from its result
+    if Z.ndim < 2:
+        raise ValueError(f"Z must be (n, d) or a batch of those, got shape {tuple(Z.shape)}")
+
+
+def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    check_tensor(Z, "Z", ndim=2)
+    if is_hard(classes):
+        k = check_labels(classes, len(Z), None)
+        classes = classes.long()
+        counts = torch.bincount(classes, minlength=k)
+        if not counts.all():
+            empty = (counts == 0).nonzero()[:, 0].tolist()
+            raise ValueError(f"every class needs a sample, but there is none with label {empty[0]}")
+    else:
+        _check_memberships(classes, len(Z))
+        classes = classes.to(Z.dtype)
+    if Z.dtype in (torch.float16, torch.bfloat16):
+        Z = Z.float()
+        classes = classes.float() if classes.is_floating_point() else classes
+    return Z, classes, check_eps(eps, Z)
+
+
+def _check_memberships(memberships: Tensor, n: int) -> None:
+    check_tensor(memberships, "memberships", ndim=2)
+    if len(memberships) != n:
+        raise ValueError(
+            f"memberships must have {n} rows, one for each sample, "
+            f"got shape {tuple(memberships.shape)}"
+        )
+    if (memberships.detach() < 0).any():
+        low = memberships.detach().min().item()
+        raise ValueError(f"memberships must be at least 0, got {low:.4g}")
+    sums = memberships.detach().sum(1)
+    off = (sums - 1).abs().max().item()
+    if off > 10 * torch.finfo(memberships.dtype).eps ** 0.5:
+        row = int((sums - 1).abs().argmax())
+        raise ValueError(
+            f"memberships must sum to one in each row, got {sums[row]:.6g} in row {row}"
+        )
+    totals = memberships.detach().sum(0)
+    if not (totals > 0).all():
+        raise ValueError(f"every class needs a sample, but class {int(totals.argmin())} has none")

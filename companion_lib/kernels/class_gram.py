@@ -1,0 +1,144 @@
+"""Class-weighted Gram matrices Zᵀ Πₖ Z, all at once and never an n × n membership matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from companion_lib.kernels.dispatch import pick
+
+
+def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
+    """Return ``Zᵀ diag(πₖ) Z`` for every class.
+
+    Parameters
+    ----------
+    Z : Tensor, (n, d)
+        Samples as rows. Half precision is computed in float32.
+    classes : Tensor, (n,) or (n, k)
+        Labels 0, ..., k - 1 as integers; or memberships as floating-point numbers, at least 0.
+    k : int, optional
+        Number of classes, for labels; the largest label plus one if not given.
+
+    Returns
+    -------
+    Tensor, (k, d, d)
+        Zero for a class without samples.
+
+    Raises
+    ------
+    TypeError
+        If ``Z`` is not floating-point, or ``classes`` is neither integer nor floating-point.
+    ValueError
+        If shapes do not fit, or a label is outside its range.
+
+    Notes
+    -----
+    The book writes a class as a diagonal membership matrix ``Πₖ``, ``n × n``, and its Gram matrix
+    as ``Z Πₖ Zᵀ`` with samples as columns: ``k (n² d + n d²)`` multiply-adds for dense ``Πₖ``.
+    Labels: rows are sorted by class and each segment multiplied once, ``n d²`` together, one copy
+    of ``Z`` and the result in memory. Memberships: ``k n d²``, the same memory. The gradient
+    ``2 Σₖ πᵢₖ Sₖ' zᵢ`` costs as much again.
+
+    Book: section ``rate-reduction``; its samples are columns.
+    """
+    if not isinstance(Z, Tensor) or not Z.is_floating_point() or Z.ndim != 2 or Z.numel() == 0:
+        given = f"{Z.dtype} {tuple(Z.shape)}" if isinstance(Z, Tensor) else type(Z).__name__
+        error = ValueError if isinstance(Z, Tensor) and Z.is_floating_point() else TypeError
+        raise error(f"Z must be a floating-point (n, d) tensor and not empty, got {given}")
+    if Z.dtype in (torch.float16, torch.bfloat16):
+        Z = Z.float()
+    if is_hard(classes):
+        k = check_labels(classes, len(Z), k)
+        if pick("class_gram", Z, triton=False) == "reference":
+            onehot = torch.nn.functional.one_hot(classes.long(), k)
+            return _reference(Z, onehot.to(Z.dtype))
+        return _HardGram.apply(Z, *segments(classes, k))
+    if classes.ndim != 2 or len(classes) != len(Z):
+        raise ValueError(
+            f"classes must be labels (n,) or memberships (n, k) for n = {len(Z)}, "
+            f"got shape {tuple(classes.shape)}"
+        )
+    memberships = classes.to(Z.dtype)
+    if pick("class_gram", Z, triton=False) == "reference":
+        return _reference(Z, memberships)
+    return _SoftGram.apply(Z, memberships)
+
+
+def is_hard(classes: Tensor) -> bool:
+    """Tell labels (integers) from memberships (floating-point numbers)."""
+    if not isinstance(classes, Tensor) or classes.is_complex():
+        raise TypeError(f"classes must be a tensor of labels or memberships, got {classes!r:.60}")
+    return not classes.is_floating_point()
+
+
+def check_labels(labels: Tensor, n: int, k: int | None) -> int:
+    """Return the number of classes, if ``labels`` are ``n`` integers from 0 to ``k - 1``."""
+    if labels.shape != (n,) or labels.dtype == torch.bool:
+        raise ValueError(
+            f"classes must be {n} integer labels, one for each row, or memberships ({n}, k), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    low, high = (int(end) for end in torch.aminmax(labels))
+    k = high + 1 if k is None else k
+    if low < 0 or high >= k:
+        raise ValueError(f"labels must be from 0 to k - 1 = {k - 1}, got {low} to {high}")
+    return k
+
+
+def segments(labels: Tensor, k: int) -> tuple[Tensor, list[int]]:
+    """Return the order that sorts the rows by class, and how many rows each class has."""
+    labels = labels.long()
+    return torch.argsort(labels, stable=True), torch.bincount(labels, minlength=k).tolist()
+
+
+def _reference(Z: Tensor, memberships: Tensor) -> Tensor:
+    """The formula as the book writes it, with a dense diagonal matrix for each class."""
+    return torch.stack([Z.T @ torch.diag(column) @ Z for column in memberships.T])
+
+
+class _HardGram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, Z, order, counts):
+        sorted_rows = Z[order]
+        grams = Z.new_empty(len(counts), Z.shape[1], Z.shape[1])
+        for rows, gram in zip(sorted_rows.split(counts), grams, strict=True):
+            torch.mm(rows.T, rows, out=gram)
+        ctx.save_for_backward(sorted_rows, order)
+        ctx.counts = counts
+        return grams
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        sorted_rows, order = ctx.saved_tensors
+        grad = grad + grad.mT
+        product = torch.empty_like(sorted_rows)
+        parts = zip(sorted_rows.split(ctx.counts), grad, product.split(ctx.counts), strict=True)
+        for rows, weight, target in parts:
+            torch.mm(rows, weight, out=target)
+        return torch.empty_like(product).index_copy_(0, order, product), None, None
+
+
+class _SoftGram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, Z, memberships):
+        grams = Z.new_empty(memberships.shape[1], Z.shape[1], Z.shape[1])
+        weighted = torch.empty_like(Z)
+        for column, gram in zip(memberships.T, grams, strict=True):
+            torch.mul(Z, column[:, None], out=weighted)
+            torch.mm(Z.T, weighted, out=gram)
+        ctx.save_for_backward(Z, memberships)
+        return grams
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        Z, memberships = ctx.saved_tensors
+        to_Z, product = torch.zeros_like(Z), torch.empty_like(Z)
+        to_memberships = torch.empty_like(memberships)
+        for j, weight in enumerate(grad):
+            torch.mm(Z, weight + weight.mT, out=product)
+            to_memberships[:, j] = (product * Z).sum(1) / 2
+            to_Z += product.mul_(memberships[:, j : j + 1])
+        return to_Z, to_memberships
