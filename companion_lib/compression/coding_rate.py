@@ -7,7 +7,7 @@ from torch import Tensor
 
 from companion_lib.kernels import class_gram, log_det_gram, log_det_psd
 from companion_lib.kernels.class_gram import check_labels, is_hard
-from companion_lib.validation import check_tensor
+from companion_lib.validation import check_tensor, working
 
 
 def coding_rate(Z: Tensor, eps: float | Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def coding_rate(Z: Tensor, eps: float | Tensor) -> Tensor:
     """
     _check_batch(Z)
     n, d = Z.shape[-2:]
-    eps = check_eps(eps, Z)
+    eps = check_eps(eps, working(Z))
     return log_det_gram(Z, d / (n * eps.square())) / 2
 
 
@@ -225,11 +225,10 @@ def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Te
             raise ValueError(f"every class needs a sample, but there is none with label {empty[0]}")
     else:
         _check_memberships(classes, len(Z))
-        classes = classes.to(Z.dtype)
-    if Z.dtype in (torch.float16, torch.bfloat16):
-        Z = Z.float()
-        classes = classes.float() if classes.is_floating_point() else classes
-    return Z, classes, check_eps(eps, Z)
+    Z, eps = working(Z), check_eps(eps, working(Z))
+    if eps.ndim:
+        raise ValueError(f"eps must be one number, got shape {tuple(eps.shape)}")
+    return Z, classes.to(Z.dtype) if classes.is_floating_point() else classes, eps
 
 
 def _check_memberships(memberships: Tensor, n: int) -> None:
