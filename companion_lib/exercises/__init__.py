@@ -19,6 +19,9 @@ from companion_lib.exercises import (  # noqa: F401  (importing a file registers
     ch02_linear,
     ch02_ours,
     ch02_sphere_and_group,
+    ch04_log_det,
+    ch04_ours,
+    ch04_rate_distortion,
 )
 from companion_lib.exercises.grading import Result, check, names
 
