@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from companion_lib.validation import check_range, check_samples, working
+
+PAIRS = 2**18  # how many pairs of groups are looked at together
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +89,8 @@ def coding_length(X: Tensor, labels: Tensor, eps: float, overhead: bool = True) 
     _check_groups(labels, X)
     _, groups, counts = labels.unique(return_inverse=True, return_counts=True)
     grams = _grams(X, groups, len(counts))
-    return _lengths(grams, counts.to(X.dtype), len(X), eps, overhead).sum()
+    lengths = _lengths(grams.cpu().numpy(), counts.cpu().numpy(), len(X), eps, overhead)
+    return X.new_tensor(lengths.sum())
 
 
 def cluster_by_coding_length(
@@ -148,78 +152,82 @@ def cluster_by_coding_length(
 
 
 class _Search:
-    """Groups, their lengths, and for each pair the nats that merging it would save."""
+    """Groups, their lengths, and for each pair the nats that merging it would save.
+
+    In numpy, on the CPU wherever the data live: thousands of steps, each on a few hundred small
+    matrices, where what counts is the time that a call takes before it computes anything.
+    """
 
     def __init__(self, grams: Tensor, counts: Tensor, n: int, eps: float, overhead: bool):
-        self.grams, self.counts = grams, counts
+        self.grams, self.counts = grams.cpu().numpy().copy(), counts.cpu().numpy().copy()
         self.code = (n, eps, overhead)
-        self.lengths = _lengths(grams, counts, *self.code)
-        self.total = self.lengths.sum().item()
+        self.lengths = _lengths(self.grams, self.counts, *self.code)
+        self.total = self.lengths.sum()
         g = len(grams)
-        self.savings = torch.full((g, g), -math.inf, dtype=grams.dtype, device=grams.device)
-        for i in range(g - 1):
-            self.savings[i, i + 1 :] = self._saving(i, torch.arange(i + 1, g))
+        self.alive = np.ones(g, dtype=bool)
+        self.savings = np.full((g, g), -np.inf)
+        i, j = np.triu_indices(g, 1)
+        for start in range(0, len(i), PAIRS):
+            part = slice(start, start + PAIRS)
+            self.savings[i[part], j[part]] = self._saving(i[part], j[part])
 
-    def _saving(self, i: int, others: Tensor) -> Tensor:
-        merged = self.grams[i] + self.grams[others]
-        together = _lengths(merged, self.counts[i] + self.counts[others], *self.code)
-        return self.lengths[i] + self.lengths[others] - together
+    def _saving(self, i: np.ndarray | int, j: np.ndarray) -> np.ndarray:
+        merged = self.grams[i] + self.grams[j]
+        together = _lengths(merged, self.counts[i] + self.counts[j], *self.code)
+        return self.lengths[i] + self.lengths[j] - together
 
     def run(self) -> tuple[list[tuple[int, int]], list[float]]:
+        """Merge down to one group; return the pairs and what each merge saved."""
         merges, saved = [], []
-        alive = torch.ones(len(self.grams), dtype=torch.bool)
-        best = self.savings.max(1)  # of each row, kept up to date
-        values, columns = best.values, best.indices
+        partner = self.savings.argmax(1)  # of each row, and what it saves: kept up to date
+        best = self.savings.max(1)
         for _ in range(len(self.grams) - 1):
-            i = int(values.argmax())
-            j = int(columns[i])
+            i = int(best.argmax())
+            j = int(partner[i])
             merges.append((i, j))
-            saved.append(values[i].item())
-            alive[j] = False
-            self._merge(i, j, alive)
-            stale = ((columns == i) | (columns == j)).nonzero()[:, 0].tolist()
-            for row in {*stale, i, j}:
-                values[row], columns[row] = self.savings[row].max(0)
-            # Column i has new values for the rows above it.
-            better = self.savings[:, i] > values
-            values = torch.where(better, self.savings[:, i], values)
-            columns = torch.where(better, i, columns)
+            saved.append(float(best[i]))
+            self._merge(i, j)
+            # Rows above i have a new value in column i; a row that had its best there or in
+            # column j, or is row i or j, is searched again.
+            better = self.savings[:, i] > best
+            best[better], partner[better] = self.savings[better, i], i
+            stale = ((partner == i) & ~better) | (partner == j)
+            stale[[i, j]] = True
+            rows = self.savings[stale]
+            best[stale], partner[stale] = rows.max(1), rows.argmax(1)
         return merges, saved
 
-    def _merge(self, i: int, j: int, alive: Tensor) -> None:
+    def _merge(self, i: int, j: int) -> None:
         self.grams[i] += self.grams[j]
         self.counts[i] += self.counts[j]
         self.lengths[i] = _lengths(self.grams[i], self.counts[i], *self.code)
-        self.savings[j] = self.savings[:, j] = -math.inf
-        others = alive.nonzero()[:, 0]
-        others = others[others != i]
-        if len(others):
-            saving = self._saving(i, others)
-            above = others < i
-            self.savings[others[above], i] = saving[above]
-            self.savings[i, others[~above]] = saving[~above]
+        self.alive[j] = False
+        self.savings[j] = self.savings[:, j] = -np.inf
+        others = self.alive.nonzero()[0]
+        above, below = others[others < i], others[others > i]
+        self.savings[above, i] = self._saving(i, above)
+        self.savings[i, below] = self._saving(i, below)
 
 
-def _lengths(grams: Tensor, counts: Tensor, n: int, eps: float, overhead: bool) -> Tensor:
+def _lengths(
+    grams: np.ndarray, counts: np.ndarray, n: int, eps: float, overhead: bool
+) -> np.ndarray:
     d = grams.shape[-1]
     rates = _log_det(grams * (d / (counts * eps**2))[..., None, None]) / 2
-    coded = counts + d if overhead else counts
-    return coded * rates + counts * torch.log(n / counts)
+    return (counts + d * overhead) * rates + counts * np.log(n / counts)
 
 
-def _log_det(S: Tensor) -> Tensor:
+def _log_det(S: np.ndarray) -> np.ndarray:
     """Return ``log det(I + S)`` of many small matrices, by elimination across the whole batch.
 
-    LAPACK takes them one by one; for thousands of 3 × 3 matrices that is a hundred times slower.
+    LAPACK takes them one by one, which for thousands of 3 × 3 matrices is much slower.
     """
-    S = S.clone()
-    S.diagonal(dim1=-2, dim2=-1).add_(1)
-    total = torch.zeros_like(S[..., 0, 0])
+    total = np.zeros(S.shape[:-2])
     while S.shape[-1]:
-        pivot = S[..., 0, 0].clamp(min=1)  # in exact arithmetic no pivot is below one
-        total = total + pivot.log()
-        column = S[..., 1:, 0]
-        S = S[..., 1:, 1:] - column[..., :, None] * (column / pivot[..., None])[..., None, :]
+        pivot = 1 + np.maximum(S[..., 0, 0], 0)  # in exact arithmetic none is below one
+        total += np.log(pivot)
+        row = S[..., :1, 1:]
+        S = S[..., 1:, 1:] - np.swapaxes(row, -1, -2) * (row / pivot[..., None, None])
     return total
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from companion_lib.compression.coding_rate import check_eps
@@ -231,8 +232,8 @@ def rate_distortion(
     Returns
     -------
     DiscreteRateDistortion
-        With ``distortion`` within 0.01 % of ε², or below it where the curve has ended: at the
-        zero rate of a large ε.
+        With ``distortion`` near ε², to the search's 0.01 % in the slope; less where the curve has
+        ended, at the zero rate of a large ε.
 
     Raises
     ------
@@ -241,7 +242,8 @@ def rate_distortion(
 
     Notes
     -----
-    Bisects the logarithm of the slope; each search starts from the last one's probabilities.
+    Brent's method on the logarithm of the slope; each search starts from the last one's
+    probabilities.
 
     Book: section ``rate-distortion``.
     """
@@ -254,15 +256,23 @@ def rate_distortion(
     if budget >= means.min():  # one reproduction for everything costs nothing
         channel = torch.nn.functional.one_hot(means.argmin(), len(means)).to(p).expand_as(cost)
         return _point(p, cost, channel, 0.0, 0.0, 0)
-    scale = 1 / (float(means.min()) - least)
-    low, high, q = math.log(1e-3 * scale), math.log(1e9 * scale), _uniform(cost)
-    for _ in range(60):
-        middle = (low + high) / 2
-        point = blahut_arimoto(p, cost, math.exp(middle), tol, start=q)
-        if abs(point.distortion / budget - 1) < 1e-4:
-            break
-        low, high = (middle, high) if point.distortion > budget else (low, middle)
-        q = 0.999 * (p @ point.channel) + 0.001 * _uniform(cost)
+    point = q = None
+
+    def excess(log_beta: float) -> float:
+        """Return the logarithm of the distortion over the budget; warm, from the last search."""
+        nonlocal point, q
+        point = blahut_arimoto(p, cost, math.exp(log_beta), tol, start=q)
+        # A reproduction that has died out may be needed again at another slope.
+        q = 0.999 * (p @ point.channel) + 0.001 / cost.shape[1]
+        return math.log(max(point.distortion, 1e-300) / budget)
+
+    low = high = -math.log(2 * budget)  # a Gaussian coordinate's
+    while excess(low) < 0:
+        low -= 1
+    while excess(high) > 0:
+        high += 1
+    if low < high:
+        brentq(excess, low, high, xtol=1e-4)
     return point
 
 

@@ -9,21 +9,24 @@ import torch
 from companion_lib import exercises
 from companion_lib.exercises import grading
 
-SOLUTIONS = Path(__file__).parents[2] / "notebooks" / "solutions_ch02.ipynb"
+SOLUTIONS = sorted((Path(__file__).parents[2] / "notebooks").glob("solutions_ch*.ipynb"))
 
 
-def code_cells():
-    cells = json.loads(SOLUTIONS.read_text(encoding="utf-8"))["cells"]
+def code_cells(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return [source for source in sources if not source.startswith("# Setup:")]
 
 
-def test_the_solutions_notebook_passes_every_check(capsys):
+@pytest.mark.parametrize("notebook", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_solutions_notebook_passes_every_check_of_its_chapter(notebook, capsys):
     namespace = {}
-    for source in code_cells():
+    for source in code_cells(notebook):
         exec(source, namespace)
-    lines = capsys.readouterr().out.splitlines()
-    titles = [grading._title(name) for name in exercises.names()]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Exercise" in line]
+    chapter = str(int(notebook.stem[-2:]))
+    names = [name for name in exercises.names() if name.split(".")[0] == chapter]
+    titles = [grading._title(name) for name in names]
     assert lines == [f"✓ {title}" for title in titles]
 
 
