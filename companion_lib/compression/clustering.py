@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from companion_lib.validation import check_range, check_samples, working
+from companion_lib.validation import check_count, check_samples, working
 
 PAIRS = 2**18  # how many pairs of groups are looked at together
 
@@ -46,7 +46,7 @@ class CodingLengthClustering:
 
     def labels_after(self, steps: int) -> Tensor:
         """Return the clusters after that many merges, the largest first."""
-        check_range(steps, "steps", 0, len(self.merges), "number of merges")
+        check_count(steps, "steps", len(self.merges), "number of merges", low=0)
         return _labels(self.start, self.merges[:steps])
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ def coding_length(X: Tensor, labels: Tensor, eps: float, overhead: bool = True) 
     Multivariate Mixed Data via Lossy Data Coding and Compression".
     """
     X = _check(X, eps)
-    _check_groups(labels, X)
+    _check_groups(labels, "labels", X)
     _, groups, counts = labels.unique(return_inverse=True, return_counts=True)
     grams = _grams(X, groups, len(counts))
     lengths = _lengths(grams.cpu().numpy(), counts.cpu().numpy(), len(X), eps, overhead)
@@ -136,7 +136,7 @@ def cluster_by_coding_length(
     if start is None:
         groups = torch.arange(len(X), device=X.device)
     else:
-        _check_groups(start, X)
+        _check_groups(start, "start", X)
         groups = start.unique(return_inverse=True)[1]
     size = int(groups.max()) + 1
     counts = torch.bincount(groups).to(X.dtype)
@@ -256,7 +256,7 @@ def _check(X: Tensor, eps: float) -> Tensor:
     return working(X).double()
 
 
-def _check_groups(labels: Tensor, X: Tensor) -> None:
+def _check_groups(labels: Tensor, name: str, X: Tensor) -> None:
     if not isinstance(labels, Tensor) or labels.shape != (len(X),) or labels.is_floating_point():
         given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else labels
-        raise ValueError(f"labels must be {len(X)} integers, one for each row, got {given!r:.60}")
+        raise ValueError(f"{name} must be {len(X)} integers, one for each row, got {given!r:.60}")
