@@ -1,7 +1,22 @@
 """Figures to move: live in Jupyter and Colab, and alive on a page without a kernel."""
 
+from companion_lib.widgets.cluster_by_cost import ClusterByCost
+from companion_lib.widgets.coding_rate_playground import CodingRatePlayground
 from companion_lib.widgets.ista_unrolled import ISTAUnrolled
+from companion_lib.widgets.rank_against_epsilon import RankAgainstEpsilon
 from companion_lib.widgets.rank_and_noise import RankAndNoise
 from companion_lib.widgets.rotate_and_watch import RotateAndWatch
+from companion_lib.widgets.training_recorder import TrainingRecorder, Trajectory
+from companion_lib.widgets.watch_mcr2 import WatchMCR2
 
-__all__ = ["ISTAUnrolled", "RankAndNoise", "RotateAndWatch"]
+__all__ = [
+    "ClusterByCost",
+    "CodingRatePlayground",
+    "ISTAUnrolled",
+    "RankAgainstEpsilon",
+    "RankAndNoise",
+    "RotateAndWatch",
+    "TrainingRecorder",
+    "Trajectory",
+    "WatchMCR2",
+]

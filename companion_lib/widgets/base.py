@@ -92,7 +92,12 @@ class Widget(anywidget.AnyWidget):
         )
 
     def __repr__(self) -> str:
-        values = (f"{name}={value!r}" for name, value in self.state().items() if name != "data")
+        """Return the settings; what is long, lists and ``data``, is left out."""
+        values = (
+            f"{name}={value!r}"
+            for name, value in self.state().items()
+            if not isinstance(value, (dict, list))
+        )
         return f"{type(self).__name__}({', '.join(values)})"
 
     def _repr_mimebundle_(self, **kwargs):

@@ -31,11 +31,14 @@ function rich(text, tag = "span", attributes = {}) {
 
 // ---------------------------------------------------------------- numbers
 
-function unpack({ int16, scale, shape }) {
-  const bytes = Uint8Array.from(atob(int16), (character) => character.charCodeAt(0));
+function unpack({ int16, int8, scale, shape }) {
+  const bytes = Uint8Array.from(atob(int16 ?? int8), (character) => character.charCodeAt(0));
   const view = new DataView(bytes.buffer);
-  const values = new Float64Array(bytes.length / 2);
-  for (let i = 0; i < values.length; i++) values[i] = view.getInt16(2 * i, true) * scale;
+  const size = int16 ? 2 : 1;
+  const values = new Float64Array(bytes.length / size);
+  for (let i = 0; i < values.length; i++) {
+    values[i] = scale * (int16 ? view.getInt16(2 * i, true) : view.getInt8(i));
+  }
   return { values, shape };
 }
 
@@ -174,17 +177,31 @@ class View {
 
   // ---- controls, each bound to a trait
 
-  slider(name, { label, min, max, step, show = (value) => pretty(value), speak = "", marks = [] }) {
+  // `log` spaces the values evenly in their logarithm; `step` is then in powers of ten. A number
+  // that is computed from traits rather than one of them says which (`of`), and how to `read` and
+  // `write` it.
+  slider(name, {
+    label, min, max, step,
+    show = (value) => pretty(value), speak = "", marks = [], log = false,
+    of = [name], read = () => this.get(name), write = (value) => this.put(name, value),
+  }) {
     const caption = rich(label);
     // The spoken name begins with the visible words, as voice control expects.
     const spoken = caption.textContent + (speak && `, ${speak}`);
-    const input = h("input", { type: "range", min, max, step, "aria-label": spoken });
+    const position = log ? Math.log10 : Number;
+    const ends = { min: position(min), max: position(max) };
+    const kind = { "data-scale": log ? "log" : null };
+    const input = h("input", { type: "range", ...ends, step, "aria-label": spoken, ...kind });
     const output = h("output", { "data-name": name, "aria-live": "off" });
-    input.addEventListener("input", () => this.put(name, Number(input.value)));
-    this.watch([name], () => {
-      const value = this.get(name);
-      input.value = value;
-      input.style.setProperty("--fill", clamp((value - min) / (max - min), 0, 1));
+    const share = (value) => clamp((position(value) - ends.min) / (ends.max - ends.min), 0, 1);
+    input.addEventListener("input", () => {
+      const value = Number(input.value);
+      write(log ? clamp(10 ** value, min, max) : value);
+    });
+    this.watch(of, () => {
+      const value = read();
+      input.value = position(value);
+      input.style.setProperty("--fill", share(value));
       const text = show(value);
       output.textContent = text;
       output.dataset.value = value;
@@ -193,7 +210,7 @@ class View {
     const track = h("span", { class: "track" }, input);
     for (const { at, text } of marks) {
       const stop = h("span", { class: "stop" }, text);
-      stop.style.setProperty("--at", (at - min) / (max - min));
+      stop.style.setProperty("--at", share(at));
       track.append(stop);
     }
     return h("label", { class: "slider" }, caption, output, track);
@@ -248,7 +265,7 @@ class View {
   }
 
   // Reports pointer drags on `node`, mouse, pen and finger alike, until `destroy`.
-  drag(node, { start = () => {}, move }) {
+  drag(node, { start = () => {}, move, end = () => {} }) {
     this.listen(node, "pointerdown", (event) => {
       if (event.button !== 0) return;
       node.setPointerCapture(event.pointerId);
@@ -258,6 +275,7 @@ class View {
     this.listen(node, "pointermove", (event) => {
       if (node.hasPointerCapture(event.pointerId)) move(event);
     });
+    this.listen(node, "lostpointercapture", end);
   }
 }
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from companion_lib.widgets import ISTAUnrolled, RankAndNoise, RotateAndWatch
+from companion_lib.widgets import (
+    ClusterByCost,
+    CodingRatePlayground,
+    ISTAUnrolled,
+    RankAgainstEpsilon,
+    RankAndNoise,
+    RotateAndWatch,
+    WatchMCR2,
+)
 
 # Each list holds settings that a reader can reach, extremes among them.
 SETTINGS = {
@@ -29,6 +39,39 @@ SETTINGS = {
         {"lam": 0.1, "layers": 200, "step": 3},
         {"lam": 0.1, "layers": 60, "step": 1, "momentum": True},
         {"lam": 0.2, "layers": 200, "step": 0.2, "momentum": True},
+    ],
+    ClusterByCost: [
+        {},
+        {"merges": 200},
+        {"eps": 1e-8},
+        {"eps": 1e-7, "merges": 357},
+        {"eps": 10**-2.5, "overhead": False},
+        {"eps": 1e-8, "overhead": False, "merges": 355},
+        {"eps": 10**0.5, "merges": 0},
+    ],
+    WatchMCR2: [
+        {},
+        {"snapshot": 15},
+        {"snapshot": 7, "collapse": True},
+        {"snapshot": 15, "collapse": True},
+    ],
+    CodingRatePlayground: [
+        {},
+        {"eps": 0.05, "scale": 2},
+        {"angle": 90, "eps": 1},
+        {"angle": 0, "scale": 0.2},
+        {"angle": 180, "eps": 0.05 * 20**0.5},
+        {"d": 3},
+        {"d": 3, "angle": 131, "scale": 0.5, "eps": 0.05 * 20**0.9},
+        {"d": 3, "angle": 0, "eps": 0.05},
+    ],
+    RankAgainstEpsilon: [
+        {},
+        {"eps": 0.25, "d": 64, "k": 2},
+        {"eps": 0.25 * 20**0.6, "d": 64, "k": 2},
+        {"eps": 5, "k": 10},
+        {"k": 4, "d": 4},
+        {"eps": 0.25 * 20**0.5, "d": 23, "k": 7},
     ],
 }
 WIDGETS = list(SETTINGS)
@@ -71,12 +114,17 @@ def shown(root) -> dict[str, float]:
 
 def put(page, root, name, value):
     """Set a slider or choose an option, as the reader would, without the pointing."""
+    slider = root.locator(f'label:has(output[data-name="{name}"]) input')
     if isinstance(value, bool):
         root.get_by_role("radio").nth(int(value)).click()
+    elif slider.count() == 0:
+        root.get_by_role("radio", name=str(value)).click()
     else:
-        slider = root.locator(f'label:has(output[data-name="{name}"]) input')
         slider.evaluate(
-            "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }",
+            """(input, value) => {
+              input.value = input.dataset.scale === "log" ? Math.log10(value) : value;
+              input.dispatchEvent(new Event("input"));
+            }""",
             value,
         )
     page.evaluate(FRAME)
@@ -108,7 +156,11 @@ def test_numbers_equal_the_library(page, tmp_path, kind, setting):
     ("kind", "moves"),
     [
         (ISTAUnrolled, {"layers": 10, "lam": 0.5}),
+        (ClusterByCost, {"eps": 1e-5, "overhead": False, "merges": 300}),
+        (WatchMCR2, {"snapshot": 9, "collapse": True}),
         (ISTAUnrolled, {"layers": 30, "momentum": True, "step": 1.5}),
+        (CodingRatePlayground, {"eps": 0.05 * 20**0.7, "angle": 120, "scale": 1.5}),
+        (RankAgainstEpsilon, {"eps": 0.25 * 20**0.4, "k": 3, "d": 50}),
         (RankAndNoise, {"rank": 30, "noise": 0.2}),
         (RankAndNoise, {"rank": 30, "shrink": True}),
         (RotateAndWatch, {"angle": 71.5, "theta": 0.6, "noise": 0.4}),
@@ -123,7 +175,7 @@ def test_changes_in_one_frame_leave_no_stale_number(page, tmp_path, kind, moves)
             const input = root.querySelector(`label:has(output[data-name="${name}"]) input`);
             if (!input) root.querySelectorAll("[role=radio]")[Number(value)].click();
             else {
-              input.value = value;
+              input.value = input.dataset.scale === "log" ? Math.log10(value) : value;
               input.dispatchEvent(new Event("input"));
             }
           }
@@ -198,7 +250,7 @@ def test_every_control_works_from_the_keyboard(page, tmp_path, widget):
     mount(page, tmp_path, widget)
     root = first(page)
     sliders = root.locator("input[type=range]")
-    assert sliders.count() >= 2
+    assert sliders.count() >= 1
     for i in range(sliders.count()):
         name = root.locator("label:has(input[type=range]) output").nth(i).get_attribute("data-name")
         before = shown(root)[name]
@@ -334,13 +386,13 @@ def test_fits_its_page_and_shows_pictures(new_page, tmp_path, widget, width, the
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = first(page).evaluate("(node) => getComputedStyle(node).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 19, 21)"}[theme]
-    colors = page.locator("canvas").last.evaluate(
-        """(canvas) => {
+    colors = page.locator("canvas").evaluate_all(
+        """(canvases) => canvases.map((canvas) => {
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
           return new Set(new Uint32Array(data.buffer)).size;
-        }"""
+        })"""
     )
-    assert colors > 20
+    assert max(colors) > 20
     assert page.errors == []
 
 
@@ -387,3 +439,302 @@ def test_says_what_is_missing_without_javascript(new_page, tmp_path):
     path.write_text(RotateAndWatch(n=100).static_html(), encoding="utf-8")
     page.goto(path.as_uri())
     assert "switch JavaScript on" in page.inner_text("body")
+
+
+def nudged(points: list[list[float]], i: int, *shift: float) -> list[list[float]]:
+    """Return the points with point ``i`` moved."""
+    moved = [a + b for a, b in zip(points[i], shift, strict=True)]
+    return [*points[:i], moved, *points[i + 1 :]]
+
+
+def pixels(page) -> float:
+    """Return the length of one unit on the playground's stage."""
+    return float(page.locator(".globe").get_attribute("r"))
+
+
+def pull(page, start: tuple[float, float], dx: float, dy: float):
+    """Press at ``start``, move in two steps and let go."""
+    x, y = start
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx / 2, y + dy / 2)
+    page.mouse.move(x + dx, y + dy)
+    page.mouse.up()
+    page.evaluate(FRAME)
+
+
+def test_a_dragged_point_changes_the_rates(page, tmp_path):
+    widget = CodingRatePlayground()
+    mount(page, tmp_path, widget)
+    before, unit = shown(first(page)), pixels(page)
+    pull(page, middle(page.locator(".grip").nth(15)), 40, -30)
+    after = shown(first(page))
+    widget.points = nudged(widget.points, 15, 40 / unit, 30 / unit)
+    assert_same_numbers(first(page), widget)
+    assert after["share_1"] == before["share_1"]
+    assert abs(after["share_2"] - before["share_2"]) > 0.01
+
+
+def test_a_knob_turns_and_stretches_its_class(page, tmp_path):
+    mount(page, tmp_path, CodingRatePlayground())
+    before = shown(first(page))
+    x, y = middle(page.locator("svg.hands"))
+    knob = middle(page.locator(".knob-handle").first)
+    pull(page, knob, 0, y - knob[1])  # to the height of the middle, away from class 2
+    after = shown(first(page))
+    assert after["angle"] > before["angle"] + 15
+    assert after["share_2"] == pytest.approx(before["share_2"], rel=1e-9)
+    knob = middle(page.locator(".knob-handle").first)
+    pull(page, knob, 0.4 * (x - knob[0]), 0.4 * (y - knob[1]))
+    shrunk = shown(first(page))
+    assert shrunk["share_1"] < after["share_1"] - 0.1
+    assert shrunk["angle"] == pytest.approx(after["angle"], abs=1)
+
+
+def test_points_and_classes_move_by_keys(page, tmp_path):
+    widget = CodingRatePlayground()
+    mount(page, tmp_path, widget)
+    page.locator('.grip[tabindex="0"]').focus()
+    page.keyboard.press("PageDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    page.evaluate(FRAME)
+    widget.points = nudged(widget.points, 1, 0.05, 0.05)
+    assert_same_numbers(first(page), widget)
+    assert page.locator(".grip:focus").get_attribute("data-lm-suppress-shortcuts") == "true"
+    before = shown(first(page))
+    page.locator(".knob-handle").first.focus()
+    page.keyboard.press("ArrowLeft")
+    page.evaluate(FRAME)
+    turned = shown(first(page))
+    assert abs(turned["angle"] - before["angle"]) == pytest.approx(3)
+    assert turned["class_rate"] == pytest.approx(before["class_rate"])
+    page.keyboard.press("ArrowUp")
+    page.evaluate(FRAME)
+    assert shown(first(page))["share_1"] > turned["share_1"] + 0.01
+
+
+def test_looking_from_another_side_changes_no_number(page, tmp_path):
+    widget = CodingRatePlayground(d=3)
+    mount(page, tmp_path, widget)
+    picture = "(canvas) => canvas.toDataURL()"
+    before = page.locator("canvas").evaluate(picture)
+    x, y = middle(page.locator(".globe"))
+    unit = pixels(page)
+    pull(page, (x, y - 0.9 * unit), 60, 10)
+    turned = page.locator("canvas").evaluate(picture)
+    page.locator(".globe").focus()
+    page.keyboard.press("ArrowDown")
+    page.evaluate(FRAME)
+    assert len({before, turned, page.locator("canvas").evaluate(picture)}) == 3
+    assert_same_numbers(first(page), widget)
+
+
+def test_touch_takes_points_and_leaves_the_rest_of_the_stage_to_scrolling(new_page, tmp_path):
+    page = new_page(390, 844, has_touch=True)
+    mount(page, tmp_path, CodingRatePlayground())
+    touch = "(node) => getComputedStyle(node).touchAction"
+    assert page.locator(".grip").first.evaluate(touch) == "none"
+    assert page.locator(".knob-handle").first.evaluate(touch) == "none"
+    assert page.locator("svg.hands").evaluate(touch) == "auto"
+    spark = page.locator("svg.spark").nth(1)
+    spark.scroll_into_view_if_needed()
+    page.touchscreen.tap(*middle(spark))
+    page.evaluate(FRAME)
+    assert shown(first(page))["angle"] == pytest.approx(90, abs=0.5)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_step_uphill_raises_the_reduction(page, tmp_path, d):
+    mount(page, tmp_path, CodingRatePlayground(d=d))
+    root = first(page)
+    page.get_by_role("button", name="Normalize").click()
+    page.evaluate(FRAME)
+    found = [shown(root)["reduction"]]
+    assert shown(root)["scale"] == pytest.approx(1, abs=1e-12)
+    for _ in range(4):
+        page.get_by_role("button", name="Step uphill").click()
+        page.evaluate(FRAME)
+        found.append(shown(root)["reduction"])
+    assert all(b > a + 1e-3 for a, b in itertools.pairwise(found))
+    assert found[-1] < shown(root)["most"]
+    assert shown(root)["scale"] == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("start", ["near lines", "at random"])
+@pytest.mark.parametrize(("motion", "d"), [("reduce", 2), ("reduce", 3), ("no-preference", 3)])
+def test_running_uphill_ends_at_orthogonal_lines(new_page, tmp_path, motion, d, start):
+    """The theorem's maximum is reached, from starts that differ from run to run."""
+    page = new_page(reduced_motion=motion)
+    mount(page, tmp_path, CodingRatePlayground(d=d))
+    page.get_by_role("button", name=start).click()
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_function(
+        """() => {
+          const value = (name) => document.querySelector(`[data-name=${name}]`).dataset.value;
+          return value("most") - value("reduction") < 1e-4;
+        }""",
+        timeout=30000,
+    )
+    numbers = shown(first(page))
+    assert numbers["reduction"] <= numbers["most"] + 1e-9
+    assert numbers["angle"] == pytest.approx(90, abs=1.5)
+
+
+def test_running_stops_at_a_touch(page, tmp_path):
+    mount(page, tmp_path, CodingRatePlayground())
+    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    put(page, first(page), "eps", 0.05 * 20**0.8)
+    page.get_by_role("button", name="Run").wait_for()
+    before = shown(first(page))
+    page.evaluate(FRAME)
+    assert shown(first(page)) == before
+
+
+def test_dragging_across_the_staircase_sets_epsilon(page, tmp_path):
+    widget = RankAgainstEpsilon()
+    mount(page, tmp_path, widget)
+    line = page.locator("svg.scrub .base").bounding_box()
+    pull(page, (line["x"] + 5, line["y"] - 60), line["width"] / 2 - 5, 0)
+    widget.eps = shown(first(page))["eps"]
+    assert widget.eps == pytest.approx((0.25 * 5) ** 0.5, rel=0.01)
+    assert_same_numbers(first(page), widget)
+
+
+def test_classes_and_dimension_make_room_for_each_other(page, tmp_path):
+    mount(page, tmp_path, RankAgainstEpsilon(k=4, d=8))
+    put(page, first(page), "k", 10)
+    assert shown(first(page))["d"] == 10
+    put(page, first(page), "d", 5)
+    assert shown(first(page))["k"] == 5
+    assert_same_numbers(first(page), RankAgainstEpsilon(k=5, d=5))
+
+
+def track(page, plot):
+    """Return the left end, the width and the height on the page of a plot's axis."""
+    box = plot.locator(".base").first.bounding_box()
+    return box["x"], box["width"], box["y"] - 30
+
+
+def test_scrubbing_the_path_moves_the_merges(page, tmp_path):
+    widget = ClusterByCost()
+    mount(page, tmp_path, widget)
+    left, width, height = track(page, page.locator("svg.scrub").nth(0))
+    pull(page, (left + 5, height), width / 2 - 5, 0)
+    assert shown(first(page))["clusters"] == pytest.approx(358**0.5, abs=1)
+    widget.merges = int(shown(first(page))["merges"])
+    assert_same_numbers(first(page), widget)
+
+
+def test_scrubbing_the_precision_goes_to_the_stop_of_its_path(page, tmp_path):
+    widget = ClusterByCost()
+    mount(page, tmp_path, widget)
+    for plot, share in ((1, 2 / 8.5), (2, 6 / 8.5)):
+        left, width, height = track(page, page.locator("svg.scrub").nth(2))
+        box = page.locator("svg.scrub").nth(plot).bounding_box()
+        pull(page, (left + 3, box["y"] + 60), share * width - 3, 0)
+        widget.eps = 10 ** (8.5 * share - 8)
+        assert shown(first(page))["eps"] == pytest.approx(widget.eps)
+        assert_same_numbers(first(page), widget)
+
+
+def test_the_keys_reach_both_ends_of_the_precision(page, tmp_path):
+    mount(page, tmp_path, ClusterByCost())
+    page.locator('label:has(output[data-name="eps"]) input').focus()
+    for key, end in (("End", 10**0.5), ("Home", 1e-8)):
+        page.keyboard.press(key)
+        page.evaluate(FRAME)
+        assert shown(first(page))["eps"] == pytest.approx(end, rel=1e-12)
+
+
+def test_greedy_is_judged_by_what_is_cheaper(page, tmp_path):
+    mount(page, tmp_path, ClusterByCost())
+    verdict = page.locator("p.verdict")
+    assert verdict.get_attribute("data-state") == "falls"
+    put(page, first(page), "eps", 1e-6)
+    assert verdict.get_attribute("data-state") == "diverges"
+    assert "the true partition costs" in verdict.inner_text()
+    put(page, first(page), "overhead", False)
+    assert verdict.get_attribute("data-state") == "falls"
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_playing_the_merges_ends_where_greedy_stops(new_page, tmp_path, motion):
+    page = new_page(reduced_motion=motion)
+    mount(page, tmp_path, ClusterByCost(merges=300))
+    page.get_by_role("button", name="Play the merges").click()
+    page.wait_for_function(
+        "() => document.querySelector('[data-name=clusters]').dataset.value === '3'", timeout=20000
+    )
+    page.get_by_role("button", name="Play the merges").wait_for()
+
+
+def test_the_points_turn_under_the_hand_and_the_arrow_keys(page, tmp_path):
+    mount(page, tmp_path, ClusterByCost())
+    canvas = page.locator("canvas.turn")
+    pictures = [canvas.evaluate("(canvas) => canvas.toDataURL()")]
+    pull(page, middle(canvas), 60, 20)
+    pictures.append(canvas.evaluate("(canvas) => canvas.toDataURL()"))
+    canvas.focus()
+    page.keyboard.press("ArrowLeft")
+    page.evaluate(FRAME)
+    pictures.append(canvas.evaluate("(canvas) => canvas.toDataURL()"))
+    assert len(set(pictures)) == 3
+
+
+def test_pointing_at_a_cosine_shows_it(page, tmp_path):
+    widget = WatchMCR2(snapshot=6)
+    mount(page, tmp_path, widget)
+    heat, text = page.locator("svg.pick"), page.locator(".pair-panel p")
+    box = heat.locator("rect.frame").bounding_box()
+    for row, column in ((12, 57), (80, 3)):
+        page.mouse.move(
+            box["x"] + (column + 0.5) * box["width"] / 100,
+            box["y"] + (row + 0.5) * box["height"] / 100,
+        )
+        page.evaluate(FRAME)
+        names = f"{'an' if row == 80 else 'a'} {row // 10} and a {column // 10}"
+        cosine = f"{widget.cosines[row, column].item():.2f}".replace("-", "\N{MINUS SIGN}")
+        assert text.inner_text() == f"{names}\ncosine {cosine}"
+    heat.focus()
+    page.keyboard.press("ArrowUp")
+    page.evaluate(FRAME)
+    assert text.inner_text().startswith("a 7 and a 0")
+
+
+def test_the_heat_map_holds_the_cosines(new_page, tmp_path):
+    """At rest, a pixel is as far from white to blue as its |cosine| is from 0 to 1."""
+    page = new_page(reduced_motion="reduce")
+    widget = WatchMCR2(snapshot=3)
+    mount(page, tmp_path, widget)
+    reds = page.locator("canvas.net").evaluate(
+        """(canvas) => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, 100, 100);
+          return Array.from({ length: 10000 }, (_, p) => data[4 * p]);
+        }"""
+    )
+    expected = 255 + widget.cosines.abs().flatten() * (3 - 255)
+    assert max(abs(a - b) for a, b in zip(reds, expected.tolist(), strict=True)) <= 1
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_playing_the_training_ends_at_its_last_epoch(new_page, tmp_path, motion):
+    page = new_page(reduced_motion=motion)
+    widget = WatchMCR2(snapshot=12)
+    mount(page, tmp_path, widget)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(
+        "() => document.querySelector('[data-name=snapshot]').dataset.value === '15'", timeout=20000
+    )
+    page.evaluate(FRAME)
+    widget.snapshot = 15
+    assert_same_numbers(first(page), widget)
+
+
+def test_scrubbing_the_rates_moves_the_epoch(page, tmp_path):
+    widget = WatchMCR2()
+    mount(page, tmp_path, widget)
+    left, width, height = track(page, page.locator("svg.scrub"))
+    pull(page, (left + 5, height), width - 5, 0)
+    assert shown(first(page))["snapshot"] == 15

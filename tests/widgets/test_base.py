@@ -9,13 +9,20 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from traitlets import TraitError
 
 from companion_lib import plotting
-from companion_lib.widgets import ISTAUnrolled, RankAndNoise, RotateAndWatch
+from companion_lib.widgets import (
+    CodingRatePlayground,
+    ISTAUnrolled,
+    RankAgainstEpsilon,
+    RankAndNoise,
+    RotateAndWatch,
+)
 from companion_lib.widgets.base import _CSS
 
-WIDGETS = [ISTAUnrolled, RankAndNoise, RotateAndWatch]
+WIDGETS = [CodingRatePlayground, ISTAUnrolled, RankAgainstEpsilon, RankAndNoise, RotateAndWatch]
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -81,8 +88,9 @@ def test_html_keeps_hostile_text_inside_its_script(widget):
 
 @pytest.mark.parametrize("kind", WIDGETS, ids=lambda kind: kind.__name__)
 def test_equal_widgets_give_equal_pages(kind):
-    assert kind(seed=3).static_html() == kind(seed=3).static_html()
-    assert kind(seed=3).static_html() != kind(seed=4).static_html()
+    name = "d" if kind is RankAgainstEpsilon else "seed"  # nothing is random there
+    assert kind(**{name: 5}).static_html() == kind(**{name: 5}).static_html()
+    assert kind(**{name: 5}).static_html() != kind(**{name: 6}).static_html()
 
 
 def test_pages_are_equal_in_another_process():
@@ -112,6 +120,8 @@ def test_repr_is_short_and_stable():
     assert repr(ISTAUnrolled(layers=3)) == (
         "ISTAUnrolled(lam=0.1, layers=3, momentum=False, step=1.0)"
     )
+    assert repr(CodingRatePlayground(d=3)) == "CodingRatePlayground(d=3, eps=0.3)"
+    assert repr(RankAgainstEpsilon(k=3)) == "RankAgainstEpsilon(d=32, eps=0.7, k=3)"
     assert repr(RankAndNoise(rank=5)) == "RankAndNoise(noise=0.5, rank=5, shrink=False)"
 
 
@@ -125,6 +135,35 @@ def test_the_reader_s_moves_reach_python():
     before = widget.values()
     widget.theta = 0.9
     assert widget.values()["l1"] > before["l1"]
+
+
+def test_dragged_points_reach_python():
+    widget, seen = CodingRatePlayground(), []
+    widget.observe(lambda change: seen.append(change.new), "points")
+    moved = [[2 * value for value in point] for point in widget.points]
+    before = widget.values()
+    widget.set_state({"points": moved})
+    assert seen == [moved]
+    assert widget.values()["scale"] == pytest.approx(2 * before["scale"])
+
+
+def test_another_dimension_brings_its_points():
+    widget = CodingRatePlayground()
+    widget.d = 3
+    assert widget.samples.shape == (36, 3)
+    assert widget.points == CodingRatePlayground(d=3).points
+    ours = torch.randn(24, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    widget.set_state({"d": 2, "points": ours})  # both in one message
+    assert widget.points == ours
+
+
+def test_room_for_classes_may_change_with_their_number():
+    widget = RankAgainstEpsilon(k=4, d=8)
+    widget.set_state({"k": 10, "d": 10})
+    assert (widget.k, widget.d) == (10, 10)
+    with pytest.raises(TraitError, match="k must be at most d, got k = 10 and d = 5"):
+        widget.d = 5
+    assert widget.d == 10
 
 
 @pytest.mark.parametrize(
@@ -144,6 +183,22 @@ def test_the_reader_s_moves_reach_python():
         (lambda: ISTAUnrolled(layers=500), "layers must be between 1 and 200, got 500"),
         (lambda: ISTAUnrolled(lam=-1), "lam must be between 0.02 and 1.0, got -1"),
         (lambda: ISTAUnrolled(step="long"), "'step'"),
+        (lambda: CodingRatePlayground(d=4), "d must be between 2 and 3, got 4"),
+        (lambda: CodingRatePlayground(eps=0), "eps must be between 0.05 and 1.0, got 0"),
+        (
+            lambda: CodingRatePlayground().set_trait("points", [[1.0, 2.0, 3.0]] * 24),
+            "points must be 24 rows of 2 finite numbers",
+        ),
+        (
+            lambda: CodingRatePlayground().set_trait("points", [[float("nan"), 0.0]] * 24),
+            "points must be 24 rows of 2 finite numbers",
+        ),
+        (
+            lambda: CodingRatePlayground().set_trait("points", [[0.0, 1.0], [2.0]] * 12),
+            "points must be 24 rows of 2 finite numbers",
+        ),
+        (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
+        (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
     ],
 )
 def test_traits_out_of_range_are_refused(make, message):
@@ -156,6 +211,7 @@ def test_traits_out_of_range_are_refused(make, message):
     [
         (lambda: RotateAndWatch(n=3), "n must be between 100 and 5000, got 3"),
         (lambda: RankAndNoise(components=500), "components must be between 2 and 120, got 500"),
+        (lambda: CodingRatePlayground(per_class=1), "per_class must be between 2 and 50, got 1"),
         (lambda: ISTAUnrolled(sparsity=99), "sparsity must be between 1 and m = 64, got 99"),
     ],
 )

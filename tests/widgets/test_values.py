@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
-from companion_lib.widgets import ISTAUnrolled, RankAndNoise, RotateAndWatch
+from companion_lib.compression import best_rank
+from companion_lib.widgets import (
+    CodingRatePlayground,
+    ISTAUnrolled,
+    RankAgainstEpsilon,
+    RankAndNoise,
+    RotateAndWatch,
+)
 
 
 def over_angles(name: str, **settings) -> torch.Tensor:
@@ -96,3 +106,95 @@ def test_momentum_gets_further_in_as_many_layers():
 def test_long_steps_diverge():
     assert ISTAUnrolled(lam=0.02, step=2.5, layers=200).values()["gap"] > 1e6
     assert ISTAUnrolled(lam=0.02, step=1.9, layers=200).values()["gap"] < 1
+
+
+def log2_det_rate(Z: np.ndarray, eps: float) -> float:
+    """The coding rate in bits by NumPy's determinant, for comparison."""
+    n, d = Z.shape
+    return 0.5 * np.linalg.slogdet(np.eye(d) + d / (n * eps**2) * Z.T @ Z)[1] / math.log(2)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_bars_add_up_to_the_rate_of_all_points(d):
+    widget = CodingRatePlayground(d=d, eps=0.2)
+    numbers, Z = widget.values(), widget.samples.numpy()
+    apart = [log2_det_rate(Z[widget.classes == k], 0.2) / d for k in range(d)]
+    assert [numbers[f"share_{k + 1}"] for k in range(d)] == pytest.approx(apart)
+    assert numbers["rate"] == pytest.approx(log2_det_rate(Z, 0.2))
+    assert numbers["reduction"] == pytest.approx(numbers["rate"] - sum(apart))
+
+
+def test_reduction_peaks_at_a_right_angle_and_classes_cost_the_same_at_all():
+    widget, reductions, apart = CodingRatePlayground(), [], []
+    angles = range(10, 180, 10)
+    for angle in angles:
+        widget.angle = angle
+        assert widget.angle == pytest.approx(angle)
+        reductions.append(widget.values()["reduction"])
+        apart.append(widget.values()["class_rate"])
+    assert angles[int(np.argmax(reductions))] == 90
+    assert apart == pytest.approx([apart[0]] * len(apart))
+
+
+def test_reduction_grows_with_scale_and_only_scale_over_precision_counts():
+    widget, reductions = CodingRatePlayground(d=3), []
+    for scale in (0.3, 0.6, 1.2):
+        widget.scale = scale
+        assert widget.values()["scale"] == pytest.approx(scale)
+        reductions.append(widget.values()["reduction"])
+    assert reductions == sorted(reductions)
+    widget.eps, widget.scale = widget.eps / 2, 0.6
+    assert widget.values()["reduction"] == pytest.approx(reductions[-1])
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_orthogonal_lines_of_unit_length_have_the_most_reduction(d):
+    widget = CodingRatePlayground(d=d)
+    lines = torch.eye(d, dtype=torch.float64)[widget.classes]
+    widget.points = lines.tolist()
+    assert widget.values()["reduction"] == pytest.approx(widget.values()["most"])
+    generator = torch.Generator().manual_seed(0)
+    other = torch.randn(lines.shape, generator=generator, dtype=torch.float64)
+    widget.points = torch.nn.functional.normalize(other).tolist()
+    assert widget.values()["reduction"] < widget.values()["most"]
+
+
+def test_classes_that_coincide_can_still_be_turned():
+    for d in (2, 3):
+        widget = CodingRatePlayground(d=d)
+        line = widget.samples[:12]
+        widget.points = line.repeat(d, 1).tolist()
+        assert widget.angle == pytest.approx(0, abs=1e-6)
+        widget.angle = 75
+        assert widget.angle == pytest.approx(75)
+
+
+def test_the_rank_of_the_chapter_s_example():
+    """Four classes in 16 dimensions, ε² = ½: full rank, and 4.394449 nats."""
+    numbers = RankAgainstEpsilon(eps=math.sqrt(0.5), k=4, d=16).values()
+    assert numbers["best_rank"] == numbers["full_rank"] == 4
+    assert numbers["best"] * math.log(2) == pytest.approx(4.394449, abs=1e-6)
+    numbers = RankAgainstEpsilon(eps=math.sqrt(2), k=4, d=16).values()
+    assert numbers["best_rank"] == 2
+    assert numbers["best"] > numbers["full"]
+
+
+@pytest.mark.parametrize(("k", "d"), [(2, 4), (2, 64), (5, 33), (10, 64)])
+def test_full_rank_is_best_up_to_the_marked_precision_and_no_further(k, d):
+    limit = RankAgainstEpsilon(k=k, d=d).values()["full_rank_eps"]
+    assert best_rank(k, d, limit * (1 - 1e-9)) == d // k
+    assert best_rank(k, d, limit * (1 + 1e-9)) == d // k - 1
+
+
+def test_twice_the_epsilon_leaves_a_quarter_of_the_rank():
+    widget, ranks = RankAgainstEpsilon(k=2, d=64, eps=1), []
+    for eps in (1.0, 2.0, 4.0):
+        widget.eps = eps
+        numbers = widget.values()
+        ranks.append(numbers["free_rank"])
+        assert abs(numbers["best_rank"] - numbers["free_rank"]) < 1
+    assert ranks == pytest.approx([ranks[0], ranks[0] / 4, ranks[0] / 16])
+
+
+def test_lines_are_full_rank_at_every_precision_if_there_is_no_more_room():
+    assert RankAgainstEpsilon(k=4, d=7, eps=5).values()["full_rank_eps"] == math.inf
