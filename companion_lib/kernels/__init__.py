@@ -9,5 +9,6 @@ elsewhere. ``with kernels.use("reference"):`` forces a form. All forms carry gra
 from companion_lib.kernels.class_gram import class_gram
 from companion_lib.kernels.dispatch import use
 from companion_lib.kernels.log_det_gram import log_det_gram, log_det_psd
+from companion_lib.kernels.softmax_mean import softmax_mean
 
-__all__ = ["class_gram", "log_det_gram", "log_det_psd", "use"]
+__all__ = ["class_gram", "log_det_gram", "log_det_psd", "softmax_mean", "use"]

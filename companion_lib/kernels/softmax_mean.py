@@ -1,18 +1,20 @@
-"""The mean of values under softmax weights, streamed: attention, and the empirical denoiser."""
+"""The mean of values under softmax weights, streamed: attention, and the best denoiser of data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold_
+from torch.nn.functional import pad, scaled_dot_product_attention, threshold_
 
 from companion_lib.kernels.dispatch import pick
 
-# Logits held at a time: 2 MB of float32 stay in a core's cache; a GPU wants work for all of it.
-QUERIES = {"cpu": 512, "cuda": 4096}
-KEYS = {"cpu": 1024, "cuda": 4096}
+# Logits in a block, and the fewest and most keys. On a CPU 2 MB of float32 stay in the cache; a
+# GPU wants work for all its parts, and its kernel holds a row of the block in registers.
+BLOCK = {"cpu": (2**19, 1024, 8192), "gpu": (2**24, 4096, 4096)}
 
 
 def softmax_mean(
@@ -22,21 +24,22 @@ def softmax_mean(
     bias: Tensor | None = None,
     scale: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return ``Σⱼ wᵢⱼ vⱼ`` with weights ``wᵢⱼ ∝ exp(sᵢ (qᵢ·kⱼ + bⱼ))`` that sum to one over j.
+    """Return ``Σⱼ wᵢⱼ vⱼ`` with ``wᵢⱼ ∝ exp(sᵢ (qᵢ·kⱼ + bⱼ))``, weights that sum to one over j.
 
-    Attention has ``scale = 1/√d``. The mean of clean samples given a noisy one, the best denoiser
-    of a data set, has ``keys = values = X``, ``bias = -‖xⱼ‖²/2`` and ``scale = 1/σ²``, because
-    ``-‖q - x‖² / (2σ²)`` differs from that by a number that all weights of a query share.
+    Attention has ``scale = 1/√d``. The mean of the clean samples given a noisy one, the best
+    denoiser of a data set, has ``keys = values = X``, ``bias = -‖xⱼ‖²/2`` and ``scale = 1/σ²``:
+    its exponents ``-‖q - xⱼ‖² / (2σ²)`` differ from these by a number that does not depend on j.
 
     Parameters
     ----------
     queries : Tensor, (m, d)
     keys : Tensor, (n, d)
     values : Tensor, (n, v)
-        Floating-point and of one dtype. Half precision is computed in float32.
+        All of one floating-point dtype. Half precision is computed in float32.
     bias : Tensor, (n,), optional
+        May be more precise than the keys.
     scale : Tensor or float, positive
-        One number, or one for each query, ``(m,)``.
+        One number, or ``(m,)``: one for each query.
 
     Returns
     -------
@@ -48,50 +51,55 @@ def softmax_mean(
     TypeError
         If an argument is not a floating-point tensor (``scale`` may be a number).
     ValueError
-        If shapes, dtypes or devices do not fit, something is empty, ``scale`` is not positive, or
-        the result is NaN or infinite because an input is or a logit overflows.
+        If shapes, dtypes or devices do not fit, something is empty, ``scale`` is not positive and
+        finite, or the result is NaN or infinite because an input is or because a logit overflows.
 
     Notes
     -----
-    Operations: two matrix products, ``m n (d + v)`` multiply-adds, and ``m n`` exponentials; the
-    gradient, which computes the logits again, ``m n (3d + 2v)`` at most. Memory: the ``m × n``
-    logits are never there, only blocks of 512 × 1,024 (on a GPU 4,096 × 4,096), with a running
-    maximum and sum for each query; the gradient needs just those two vectors.
+    Operations: two matrix products, ``m n (d + v)`` multiply-adds, and ``m n`` exponentials. The
+    gradient computes the logits again: five products, ``m n (3d + 2v)``. Memory: a block of half
+    a million logits (on a GPU, 16 million) with a running maximum and sum for each query, never
+    all ``m n``; for the gradient only these two vectors are kept, and two blocks are held.
 
-    A weight below ``tiny / eps`` of its dtype (1e-31 in float32), relative to the largest so far,
-    is set to zero. It could not change the result, and denormal numbers slow a matrix product on a
-    CPU down severalfold.
+    On a CPU, a weight below ``tiny / eps`` of its dtype (1e-31 in float32) of the largest so far
+    becomes zero: it is lost in rounding anyway unless values span twenty orders of magnitude, and
+    denormal numbers slow matrix products down several times.
 
-    *Triton*: a flash-attention kernel keeps the logits of a tile in registers, and pays for it
-    where the values are wide: 64 queries × 784 values are 200 kB of accumulator, more than a
-    block has, so it must work on slices of 128 values and compute ``q·k`` for each of them again:
-    7 times ``m n d`` instead of one at 784 features, 24 times at 3,072. Written out, a logit costs
-    about 16 bytes of traffic against ``2 (d + v)`` operations, 3,136 at 784 features, far beyond
-    what a GPU does while it moves them. So the products are cuBLAS's, and all that comes between
-    them is one kernel that reads and writes a block once: bias, scale, maximum, exponential, sum.
-    In PyTorch these are six passes. The gradient has its own.
+    ``F.scaled_dot_product_attention`` serves where it was measured to be faster: on a CPU, from
+    128 queries on and up to 64 features, where it takes 0.4 to 0.9 of the time (with few queries
+    or more features up to ten times as long). It needs copies of keys and values. Not on a GPU:
+    one head gives it a thread block for each 64 queries, so 256 occupy 4 of 40 processors.
 
-    ``F.scaled_dot_product_attention`` is not used.
+    *Triton*, and why not one kernel: flash attention keeps its accumulator on chip, queries by
+    values, and for 64 queries with 784 values that is 200 kB, three times what a T4 has. It would
+    have to work on slices of 128 values, and compute ``q·k`` again for each of them: 7 times
+    ``m n d``, or 24 times at 3,072 values, to save the traffic of a logit, 16 bytes against
+    ``2 (d + v) = 3,136`` operations. So products are left to cuBLAS, and what comes between them
+    is one kernel that reads and writes a block once (bias, scale, maximum, exponentials, sums)
+    instead of six passes in PyTorch; the gradient has another, instead of nine.
 
-    Book: section ``denoising``.
+    Book: section ``diffusion-and-denoising``.
     """
     _check(queries, keys, values, bias)
     scale = _check_scale(scale, queries)
-    wide = torch.promote_types(values.dtype, torch.float32)
-    rates = scale.to(wide).expand(len(queries))
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    scale = scale.to(wide).expand(len(queries))
     offsets = None if bias is None else bias.to(wide)
     form = pick("softmax_mean", queries)
-    if form == "reference":
-        result = _reference(queries.to(wide), keys.to(wide), values.to(wide), offsets, rates)
-        result = result.to(values.dtype)
+    if form == "reference" or (form == "fast" and _suits_attention(queries, values)):
+        plain = _reference if form == "reference" else _attention
+        mean = plain(queries.to(wide), keys.to(wide), values.to(wide), offsets, scale)
+        mean = mean.to(values.dtype)
     else:
-        result = _SoftmaxMean.apply(queries, keys, values, offsets, rates, form == "triton")
-    if not result.detach().isfinite().all():
+        mean = _SoftmaxMean.apply(queries, keys, values, offsets, scale, form == "triton")
+    if not mean.detach().isfinite().all():
         _explain(queries=queries, keys=keys, values=values, bias=bias)
-    return result
+    return mean
 
 
-def _reference(queries, keys, values, bias, scale):
+def _reference(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: Tensor
+) -> Tensor:
     """The formula, with all logits at once."""
     logits = queries @ keys.T
     if bias is not None:
@@ -99,38 +107,206 @@ def _reference(queries, keys, values, bias, scale):
     return torch.softmax(scale[:, None] * logits, dim=1) @ values
 
 
+def _suits_attention(queries: Tensor, values: Tensor) -> bool:
+    few = max(queries.shape[1] + 1, values.shape[1]) <= 64
+    return few and len(queries) >= 128 and queries.device.type == "cpu"
+
+
+def _attention(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: Tensor
+) -> Tensor:
+    """PyTorch's own streaming kernel: scales go into the queries, biases are one more feature.
+
+    Padded to one width, because it falls back to all logits at once if widths differ.
+    """
+    queries = queries * scale[:, None]
+    if bias is not None:
+        queries = torch.cat([queries, scale[:, None]], dim=1)
+        keys = torch.cat([keys, bias[:, None]], dim=1)
+    v = values.shape[1]
+    width = max(v, queries.shape[1])
+    padded = (pad(x, (0, width - x.shape[1]))[None, None] for x in (queries, keys, values))
+    return scaled_dot_product_attention(*padded, scale=1.0)[0, 0, :, :v]
+
+
 class _SoftmaxMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries, keys, values, bias, scale, fused):
-        m, wide = len(queries), scale.dtype
-        top = scale.new_full((m,), -torch.inf)
-        total = scale.new_zeros(m)
-        mean = scale.new_zeros(m, values.shape[1])
         update = _triton().update if fused else _update
-        block = _block(queries, keys, wide)
-        for rows in _chunks(m, QUERIES, queries):
-            q, acc = queries[rows].to(wide), mean[rows]
-            for cols in _chunks(len(keys), KEYS, keys):
-                logits = block(len(q), keys[cols])
-                torch.mm(q, keys[cols].to(wide).T, out=logits)
-                at = None if bias is None else bias[cols]
-                shrink = update(logits, at, scale[rows], top[rows], total[rows])
-                acc.mul_(shrink[:, None]).addmm_(logits, values[cols].to(wide))
+        wide = scale.dtype
+        top = scale.new_full(scale.shape, -torch.inf)
+        total = torch.zeros_like(top)
+        mean = scale.new_zeros(len(queries), values.shape[1])
+        blocks = Blocks(queries, keys, wide)
+        for rows in blocks.rows():
+            q, weighted = queries[rows].to(wide), mean[rows]
+            for cols in blocks.columns():
+                logits = blocks.product(q, keys[cols].to(wide))
+                offsets = None if bias is None else bias[cols]
+                shrink = update(logits, offsets, scale[rows], top[rows], total[rows])
+                weighted.mul_(shrink[:, None]).addmm_(logits, values[cols].to(wide))
         mean /= total[:, None]
-        ctx.save_for_backward(queries, keys, values, bias, scale, mean, top, total)
+        ctx.save_for_backward(queries, keys, values, bias, scale, top, total, mean)
         ctx.fused = fused
         return mean.to(values.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        queries, keys, values, bias, scale, mean, top, total = ctx.saved_tensors
+        queries, keys, values, bias, scale, top, total, mean = ctx.saved_tensors
+        gradient = _triton().gradient if ctx.fused else _gradient
         wide = scale.dtype
         grad = grad.to(wide)
-        needs = ctx.needs_input_grad
         inputs = (queries, keys, values, bias, scale)
-        to_queries, to_keys, to_values, to_bias, to_scale = (
-            torch.zeros_like(x, dtype=wide) if need else None
-            for x, need in zip(inputs, needs, strict=False)
+        sums = [
+            scale.new_zeros(x.shape) if need else None
+            for x, need in zip(inputs, ctx.needs_input_grad[:5], strict=True)
+        ]
+        to_queries, to_keys, to_values, to_bias, to_scale = sums
+        pull = (grad * mean).sum(1)
+        blocks, more = Blocks(queries, keys, wide), Blocks(queries, keys, wide)
+        for rows in blocks.rows():
+            q, g = queries[rows].to(wide), grad[rows]
+            for cols in blocks.columns():
+                k = keys[cols].to(wide)
+                weights = blocks.product(q, k)
+                slopes = more.product(g, values[cols].to(wide))
+                row_wise = (scale[rows], top[rows], total[rows], pull[rows])
+                offsets = None if bias is None else bias[cols]
+                target = None if to_scale is None else to_scale[rows]
+                gradient(weights, slopes, offsets, *row_wise, target)
+                if to_queries is not None:
+                    to_queries[rows].addmm_(slopes, k)
+                if to_keys is not None:
+                    to_keys[cols].addmm_(slopes.T, q)
+                if to_values is not None:
+                    to_values[cols].addmm_(weights.T, g)
+                if to_bias is not None:
+                    to_bias[cols] += slopes.sum(0)
+        pairs = zip(sums, inputs, strict=True)
+        return *(s if s is None else s.to(x.dtype) for s, x in pairs), None
+
+
+class Blocks:
+    """Where the blocks of ``queries × keys`` begin and end, and the room for one of them."""
+
+    def __init__(self, queries: Tensor, keys: Tensor, dtype: torch.dtype):
+        self.m, self.n = len(queries), len(keys)
+        size, narrowest, widest = BLOCK["cpu" if queries.device.type == "cpu" else "gpu"]
+        self.width = min(self.n, widest, max(narrowest, size // self.m))
+        self.height = min(self.m, size // self.width)
+        self.room = queries.new_empty(self.height * self.width, dtype=dtype)
+
+    def rows(self) -> Iterator[slice]:
+        return (slice(i, i + self.height) for i in range(0, self.m, self.height))
+
+    def columns(self) -> Iterator[slice]:
+        return (slice(j, j + self.width) for j in range(0, self.n, self.width))
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ``left @ right.T``, written into the room."""
+        out = self.room[: len(left) * len(right)].view(len(left), len(right))
+        return torch.mm(left, right.T, out=out)
+
+
+def _update(logits: Tensor, bias: Tensor | None, scale: Tensor, top: Tensor, total: Tensor):
+    """Take in a block: exponentials in place of its logits, new maxima and sums.
+
+    Returns what has come before must be multiplied with, (rows,).
+    """
+    if bias is not None:
+        logits += bias
+    logits *= scale[:, None]
+    highest = torch.maximum(top, logits.amax(1))
+    shrink = torch.exp(top - highest)
+    _exponentials(logits, highest)
+    total.mul_(shrink).add_(logits.sum(1))
+    top.copy_(highest)
+    return shrink
+
+
+def _gradient(logits, slopes, bias, scale, top, total, pull, to_scale):
+    """Turn logits into weights and the slopes of the weights into those of the products q·k.
+
+    With respect to the exponents ``t``, softmax has ``wᵢⱼ (slopeᵢⱼ - Σⱼ wᵢⱼ slopeᵢⱼ)``. They sum
+    to zero over j, so ``to_scale`` may take exponents relative to the largest.
+    """
+    if bias is not None:
+        logits += bias
+    logits *= scale[:, None]
+    exponents = None if to_scale is None else logits - top[:, None]
+    _exponentials(logits, top)
+    logits /= total[:, None]
+    slopes.sub_(pull[:, None]).mul_(logits)
+    if to_scale is not None:
+        to_scale += exponents.mul_(slopes).sum(1) / scale
+    slopes *= scale[:, None]
+
+
+def _exponentials(logits: Tensor, top: Tensor) -> None:
+    """Replace logits by ``exp(logits - top)``, and by zero where that is negligible.
+
+    Underflow costs a CPU dearly: the exponential itself takes up to 200 times as long, and matrix
+    products with denormal numbers several times. So exponents are cut off before, weights after.
+    """
+    dtype = torch.finfo(logits.dtype)
+    least = dtype.tiny / dtype.eps
+    logits.sub_(top[:, None]).clamp_(min=math.log(least) - 1).exp_()
+    threshold_(logits, least, 0.0)
+
+
+def _triton():
+    from companion_lib.kernels import softmax_mean_triton
+
+    return softmax_mean_triton
+
+
+def _check(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> None:
+    table = [("queries", queries, 2), ("keys", keys, 2), ("values", values, 2), ("bias", bias, 1)]
+    for name, x, ndim in table if bias is not None else table[:3]:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{name} must be a floating-point tensor, got {kind}")
+        if x.ndim != ndim or x.numel() == 0:
+            raise ValueError(
+                f"{name} must have {ndim} axes and not be empty, got shape {tuple(x.shape)}"
+            )
+        if x.device != queries.device or (x.dtype != queries.dtype and name != "bias"):
+            raise ValueError(
+                f"{name} must be {queries.dtype} on {queries.device} as queries are, "
+                f"got {x.dtype} on {x.device}"
+            )
+    n, d = len(keys), queries.shape[1]
+    if keys.shape[1] != d:
+        raise ValueError(f"keys must have the {d} features of queries, got {keys.shape[1]}")
+    if len(values) != n:
+        raise ValueError(f"values must have a row for each of {n} keys, got {len(values)}")
+    if bias is not None and len(bias) != n:
+        raise ValueError(f"bias must have an entry for each of {n} keys, got {len(bias)}")
+
+
+def _check_scale(scale: Tensor | float, queries: Tensor) -> Tensor:
+    if isinstance(scale, Real):
+        scale = torch.tensor(float(scale), dtype=torch.float64, device=queries.device)
+    if not isinstance(scale, Tensor) or not scale.is_floating_point():
+        kind = scale.dtype if isinstance(scale, Tensor) else type(scale).__name__
+        raise TypeError(f"scale must be a number or a floating-point tensor, got {kind}")
+    if scale.shape not in ((), (len(queries),)):
+        raise ValueError(
+            f"scale must be one number or one for each of {len(queries)} queries, "
+            f"got shape {tuple(scale.shape)}"
         )
-        ...
+    if scale.device != queries.device:
+        raise ValueError(f"scale must be on {queries.device}, got {scale.device}")
+    if not ((scale > 0) & scale.isfinite()).all():
+        raise ValueError(f"scale must be positive and finite, got {scale.tolist()}")
+    return scale
+
+
+def _explain(**inputs: Tensor | None) -> None:
+    """Say which input made the result NaN or infinite."""
+    for name, x in inputs.items():
+        if x is not None and not x.detach().isfinite().all():
+            bad = int((~x.detach().isfinite()).sum())
+            raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
+    raise ValueError("scale (queries·keys + bias) or a mean overflows: scale the inputs down")

@@ -1,0 +1,297 @@
+"""Softmax means: scipy, the formula, limits, gradients, memory, precision, bad input."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import scipy.special
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from companion_lib import kernels
+from companion_lib.kernels import softmax_mean
+from companion_lib.kernels.softmax_mean import BLOCK
+
+seeds = st.integers(0, 2**16)
+few = settings(max_examples=20, deadline=None)
+
+# m, n, d, v. From 128 queries on and up to 64 features PyTorch's attention serves.
+SHAPES = [(1, 1, 1, 1), (3, 7, 2, 5), (5, 1, 4, 3), (2, 9000, 3, 1), (130, 40, 6, 2)]
+SHAPES += [(130, 40, 2, 6), (600, 2100, 70, 3), (40, 30, 784, 784)]
+shapes = pytest.mark.parametrize("m, n, d, v", SHAPES)
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def problem(m, n, d, v, seed=0, dtype=torch.float64):
+    """Queries, keys, values, bias and a scale for each query."""
+    inputs = (randn(m, d, seed=seed), randn(n, d, seed=seed + 1), randn(n, v, seed=seed + 2))
+    inputs += (randn(n, seed=seed + 3), randn(m, seed=seed + 4).exp() / math.sqrt(d))
+    return tuple(x.to(dtype) for x in inputs)
+
+
+def by_scipy(queries, keys, values, bias=0.0, scale=1.0):
+    logits = torch.as_tensor(scale, dtype=torch.float64).reshape(-1, 1) * (queries @ keys.T + bias)
+    weights = scipy.special.softmax(logits.double().numpy(), axis=1)
+    return torch.from_numpy(weights) @ values.double()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 3 keys, and 4 of queries, so that a small problem has many."""
+    monkeypatch.setitem(BLOCK, "cpu", (12, 3, 3))
+
+
+@shapes
+def test_agrees_with_scipy(m, n, d, v):
+    inputs = problem(m, n, d, v)
+    assert torch.allclose(softmax_mean(*inputs), by_scipy(*inputs), rtol=0, atol=1e-12)
+    number = softmax_mean(*inputs[:3], scale=0.3)
+    assert torch.allclose(number, by_scipy(*inputs[:3], scale=0.3), rtol=0, atol=1e-12)
+
+
+@shapes
+def test_gradients_agree_with_the_formula(m, n, d, v):
+    inputs = [x.requires_grad_() for x in problem(m, n, d, v)]
+    direction = randn(m, v, seed=9)
+    ours = torch.autograd.grad((softmax_mean(*inputs) * direction).sum(), inputs)
+    with kernels.use("reference"):
+        theirs = torch.autograd.grad((softmax_mean(*inputs) * direction).sum(), inputs)
+    for name, a, b in zip("queries keys values bias scale".split(), ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-11 * (1 + b.abs().max())), name
+
+
+@pytest.mark.parametrize("m", [3, 9], ids=["one block of queries", "three"])
+def test_gradcheck(small_blocks, m):
+    inputs = [x.requires_grad_() for x in problem(m, 7, 2, 3)]
+    assert torch.autograd.gradcheck(softmax_mean, inputs)
+    assert torch.autograd.gradcheck(lambda q, k: softmax_mean(q, k, k, scale=0.7), inputs[:2])
+
+
+@pytest.mark.parametrize("wanted", range(5))
+def test_each_gradient_alone(small_blocks, wanted):
+    inputs = list(problem(6, 7, 2, 3))
+    everything = [x.clone().requires_grad_() for x in inputs]
+    expected = torch.autograd.grad(softmax_mean(*everything).square().sum(), everything)[wanted]
+    inputs[wanted].requires_grad_()
+    (alone,) = torch.autograd.grad(softmax_mean(*inputs).square().sum(), [inputs[wanted]])
+    assert torch.allclose(alone, expected, rtol=1e-12)
+
+
+def test_blocks_make_no_difference(monkeypatch):
+    inputs = problem(50, 300, 5, 4)
+    whole = softmax_mean(*inputs)
+    for block in [(1, 1, 1), (64, 7, 7), (300, 299, 299)]:
+        monkeypatch.setitem(BLOCK, "cpu", block)
+        assert torch.allclose(softmax_mean(*inputs), whole, rtol=0, atol=1e-13), block
+
+
+def test_the_denoiser_of_two_points():
+    """With x = ±1 and noise σ, the best denoiser is tanh(y / σ²)."""
+    X = torch.tensor([[1.0], [-1.0]]).double()
+    y = torch.linspace(-3, 3, 50, dtype=torch.float64)[:, None]
+    sigma = torch.linspace(0.1, 2, 50, dtype=torch.float64)
+    denoised = softmax_mean(y, X, X, bias=-X.square().sum(1) / 2, scale=sigma**-2)
+    assert torch.allclose(denoised[:, 0], torch.tanh(y[:, 0] / sigma**2), rtol=0, atol=1e-14)
+
+
+def test_the_denoiser_by_distances():
+    X, Y = randn(200, 10), 2 * randn(30, 10, seed=1)
+    sigma = 0.5 + randn(30, seed=2).abs()
+    weights = torch.softmax(-torch.cdist(Y, X).square() / (2 * sigma[:, None] ** 2), 1)
+    denoised = softmax_mean(Y, X, X, bias=-X.square().sum(1) / 2, scale=sigma**-2)
+    assert torch.allclose(denoised, weights @ X, rtol=0, atol=1e-12)
+
+
+def test_limits_of_the_scale():
+    queries, keys, values, bias, _ = problem(20, 30, 3, 4)
+    logits = queries @ keys.T + bias
+    nearest = softmax_mean(queries, keys, values, bias, scale=1e9)
+    assert torch.allclose(nearest, values[logits.argmax(1)])
+    flat = softmax_mean(queries, keys, values, bias, scale=1e-12)
+    assert torch.allclose(flat, values.mean(0).expand(20, 4), atol=1e-10)
+
+
+@few
+@given(seeds)
+def test_invariances(seed):
+    queries, keys, values, bias, scale = problem(6, 8, 3, 2, seed)
+    mean = softmax_mean(queries, keys, values, bias, scale)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(seed))
+    rotation = torch.linalg.qr(randn(3, 3, seed=seed)).Q
+    shift = randn(3, seed=seed + 7)
+    for name, other in {
+        "permuted keys": softmax_mean(queries, keys[order], values[order], bias[order], scale),
+        "rotated": softmax_mean(queries @ rotation, keys @ rotation, values, bias, scale),
+        "shifted keys": softmax_mean(queries, keys + shift, values, bias, scale),
+        "shifted bias": softmax_mean(queries, keys, values, bias + 100, scale),
+        "doubled keys": softmax_mean(
+            queries, *(torch.cat([x, x]) for x in (keys, values, bias)), scale
+        ),
+    }.items():
+        assert torch.allclose(other, mean, rtol=0, atol=1e-11), name
+    assert (mean <= values.max(0).values + 1e-12).all()
+    assert (mean >= values.min(0).values - 1e-12).all()
+
+
+@pytest.mark.parametrize("m", [3, 200], ids=["blocks", "attention"])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e8])
+def test_large_logits_do_not_overflow(m, size):
+    queries, keys, values, bias, scale = problem(m, 4000, 6, 3, dtype=torch.float32)
+    queries, bias = queries * size, bias * size
+    exact = by_scipy(*(x.double() for x in (queries, keys, values, bias, scale)))
+    mean = softmax_mean(queries, keys, values, bias, scale)
+    rounding = 1e-6 * size * scale.max()  # of a logit, in float32
+    assert mean.isfinite().all()
+    assert (mean - exact).abs().median() <= min(1e-6 + rounding, 1e-3)
+    inputs = [x.requires_grad_() for x in (queries, keys, values, bias, scale)]
+    for gradient in torch.autograd.grad(softmax_mean(*inputs).sum(), inputs):
+        assert gradient.isfinite().all()
+
+
+def test_gradients_of_far_samples_keep_their_digits():
+    """Logits of 1e4: the log of the normalizer alone would cost three digits of every weight."""
+    queries, keys, values, _, _ = problem(8, 50, 4, 3, dtype=torch.float32)
+    bias = torch.full((50,), 2.0**14)
+    # Products of multiples of 1/4 are multiples of 1/16, exact beside 2¹⁴.
+    inputs = [((4 * x).round() / 4).requires_grad_() for x in (queries, keys, values)]
+    plain = torch.autograd.grad(softmax_mean(*inputs).square().sum(), inputs)
+    far = torch.autograd.grad(softmax_mean(*inputs, bias).square().sum(), inputs)
+    for a, b in zip(far, plain, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-6 * (1 + b.abs().max()))
+
+
+@pytest.mark.parametrize("m", [4, 200], ids=["blocks", "attention"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_accumulates_in_float32(m, dtype):
+    queries, keys, values, _, _ = problem(m, 3000, 20, 5, dtype=dtype)
+    queries, values = 3 * queries, values + 100
+    scale = torch.tensor(1e5 if m == 4 else 0.5)  # more than float16 can hold
+    inputs = [x.requires_grad_() for x in (queries, keys, values)]
+    mean = softmax_mean(*inputs, scale=scale)
+    assert mean.dtype == dtype
+    wide = [x.detach().double() for x in inputs]
+    exact = by_scipy(*wide, scale=scale)
+    assert (mean - exact).abs().max() <= torch.finfo(dtype).eps * 100
+    gradients = torch.autograd.grad(mean.sum(), inputs)
+    assert all(gradient.dtype == dtype for gradient in gradients)
+
+
+def test_a_bias_may_be_more_precise_than_the_keys():
+    queries, keys, values, _, _ = problem(4, 30, 5, 2, dtype=torch.bfloat16)
+    bias = torch.linspace(0, 1, 30) / 7 + 300  # bfloat16 has steps of two up there
+    exact = by_scipy(*(x.double() for x in (queries, keys, values, bias)))
+    assert (softmax_mean(queries, keys, values, bias) - exact).abs().max() < 0.01
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of entries of the largest tensor that any operation returns."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(x, torch.Tensor):
+                self.entries = max(self.entries, x.numel())
+        return result
+
+
+@pytest.mark.parametrize("d", [4, 100], ids=["attention", "blocks"])
+def test_the_logits_are_never_there(d):
+    m, n = 2000, 3000
+    inputs = [x.requires_grad_() for x in problem(m, n, d, d, dtype=torch.float32)]
+    with LargestTensor() as largest:
+        softmax_mean(*inputs).sum().backward()
+    assert largest.entries <= max(BLOCK["cpu"][0], n * d)
+    assert largest.entries < m * n / 10
+
+
+SIXTY_THOUSAND = """
+import resource, torch
+from companion_lib.kernels import softmax_mean
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+X = torch.randn(60_000, 784)
+bias, noisy = X.square_().sum(1), torch.randn(256, 784)
+softmax_mean(noisy, X[:100], X[:100], bias[:100])
+before = peak()
+softmax_mean(noisy, X, X, bias, scale=0.01)
+print(peak() - before)
+"""
+
+
+def test_sixty_thousand_images_take_little_memory(root):
+    """The process's own peak, in MB; all the logits would be 61, the images are 188."""
+    command = [sys.executable, "-c", SIXTY_THOUSAND]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 30
+
+
+BAD = {
+    "queries must be a floating-point tensor, got list": (TypeError, {"queries": [[1.0]]}),
+    "keys must be a floating-point tensor, got torch.int64": (
+        TypeError,
+        {"keys": torch.ones(4, 3, dtype=torch.long)},
+    ),
+    "bias must be a floating-point tensor, got float": (TypeError, {"bias": 1.0}),
+    "scale must be a number or a floating-point tensor, got str": (TypeError, {"scale": "1"}),
+    "scale must be a number or a floating-point tensor, got torch.int64": (
+        TypeError,
+        {"scale": torch.tensor(1)},
+    ),
+    "queries must have 2 axes": (ValueError, {"queries": torch.ones(3)}),
+    r"keys must have 2 axes and not be empty, got shape \(0, 3\)": (
+        ValueError,
+        {"keys": torch.ones(0, 3)},
+    ),
+    "keys must have the 3 features of queries, got 2": (ValueError, {"keys": torch.ones(4, 2)}),
+    "values must have a row for each of 4 keys, got 5": (ValueError, {"values": torch.ones(5, 2)}),
+    "values must be torch.float32 on cpu as queries are, got torch.float64": (
+        ValueError,
+        {"values": torch.ones(4, 2).double()},
+    ),
+    "keys must be torch.float32 on cpu as queries are, got torch.float32 on meta": (
+        ValueError,
+        {"keys": torch.ones(4, 3, device="meta")},
+    ),
+    "bias must have an entry for each of 4 keys, got 3": (ValueError, {"bias": torch.ones(3)}),
+    "scale must be one number or one for each of 2 queries": (
+        ValueError,
+        {"scale": torch.ones(4)},
+    ),
+    "scale must be on cpu, got meta": (ValueError, {"scale": torch.ones(2, device="meta")}),
+    "scale must be positive and finite, got 0.0": (ValueError, {"scale": 0}),
+    "scale must be positive and finite, got -1.0": (ValueError, {"scale": -1.0}),
+    "scale must be positive and finite, got nan": (ValueError, {"scale": math.nan}),
+    "scale must be positive and finite, got inf": (ValueError, {"scale": torch.tensor(math.inf)}),
+    "queries must be finite, got 6 NaN or infinite entries": (
+        ValueError,
+        {"queries": torch.full((2, 3), math.nan)},
+    ),
+    "keys must be finite, got 3 NaN": (
+        ValueError,
+        {"keys": torch.ones(4, 3).index_fill(0, torch.tensor(2), math.nan)},
+    ),
+    "values must be finite, got 8": (ValueError, {"values": torch.full((4, 2), math.inf)}),
+    "bias must be finite, got 4": (ValueError, {"bias": torch.full((4,), math.inf)}),
+    "overflows": (
+        ValueError,
+        {"queries": torch.full((2, 3), 1e30), "keys": torch.full((4, 3), 1e30)},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["reference", "fast"])
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input(message, form):
+    error, change = BAD[message]
+    good = {"queries": torch.ones(2, 3), "keys": torch.ones(4, 3), "values": torch.ones(4, 2)}
+    with kernels.use(form), pytest.raises(error, match=message):
+        softmax_mean(**good | change)
