@@ -631,7 +631,7 @@ def test_scrubbing_the_precision_goes_to_the_stop_of_its_path(page, tmp_path):
     widget = ClusterByCost()
     mount(page, tmp_path, widget)
     for plot, share in ((1, 2 / 8.5), (2, 6 / 8.5)):
-        left, width, height = track(page, page.locator("svg.scrub").nth(2))
+        left, width, _ = track(page, page.locator("svg.scrub").nth(2))
         box = page.locator("svg.scrub").nth(plot).bounding_box()
         pull(page, (left + 3, box["y"] + 60), share * width - 3, 0)
         widget.eps = 10 ** (8.5 * share - 8)

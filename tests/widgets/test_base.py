@@ -14,15 +14,25 @@ from traitlets import TraitError
 
 from companion_lib import plotting
 from companion_lib.widgets import (
+    ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    WatchMCR2,
 )
 from companion_lib.widgets.base import _CSS
 
-WIDGETS = [CodingRatePlayground, ISTAUnrolled, RankAgainstEpsilon, RankAndNoise, RotateAndWatch]
+WIDGETS = [
+    ClusterByCost,
+    CodingRatePlayground,
+    ISTAUnrolled,
+    RankAgainstEpsilon,
+    RankAndNoise,
+    RotateAndWatch,
+    WatchMCR2,
+]
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -122,6 +132,10 @@ def test_repr_is_short_and_stable():
     )
     assert repr(CodingRatePlayground(d=3)) == "CodingRatePlayground(d=3, eps=0.3)"
     assert repr(RankAgainstEpsilon(k=3)) == "RankAgainstEpsilon(d=32, eps=0.7, k=3)"
+    assert repr(ClusterByCost(eps=0.0011)) == (
+        "ClusterByCost(eps=0.001, merges=355, overhead=True)"
+    )
+    assert repr(WatchMCR2(snapshot=4)) == "WatchMCR2(collapse=False, snapshot=4)"
     assert repr(RankAndNoise(rank=5)) == "RankAndNoise(noise=0.5, rank=5, shrink=False)"
 
 
@@ -135,6 +149,17 @@ def test_the_reader_s_moves_reach_python():
     before = widget.values()
     widget.theta = 0.9
     assert widget.values()["l1"] > before["l1"]
+
+
+def test_another_precision_goes_to_the_stop_of_its_path():
+    widget = ClusterByCost(merges=10)
+    assert widget.merges == 10
+    widget.eps = 1e-6
+    assert widget.merges == 357
+    widget.set_state({"overhead": False, "merges": 358 - len(widget.labels.unique())})
+    assert widget.values()["bits"] == widget.values()["greedy_bits"]
+    widget.set_state({"merges": 100})
+    assert len(widget.labels.unique()) == 258
 
 
 def test_dragged_points_reach_python():
@@ -183,6 +208,10 @@ def test_room_for_classes_may_change_with_their_number():
         (lambda: ISTAUnrolled(layers=500), "layers must be between 1 and 200, got 500"),
         (lambda: ISTAUnrolled(lam=-1), "lam must be between 0.02 and 1.0, got -1"),
         (lambda: ISTAUnrolled(step="long"), "'step'"),
+        (lambda: ClusterByCost(eps=0), "eps must be between 1e-08 and 3.16"),
+        (lambda: ClusterByCost(merges=358), "merges must be between 0 and 357, got 358"),
+        (lambda: WatchMCR2(snapshot=16), "snapshot must be between 0 and 15, got 16"),
+        (lambda: WatchMCR2(snapshot=-1), "snapshot must be between 0 and 15, got -1"),
         (lambda: CodingRatePlayground(d=4), "d must be between 2 and 3, got 4"),
         (lambda: CodingRatePlayground(eps=0), "eps must be between 0.05 and 1.0, got 0"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -21,6 +22,21 @@ def test_round_trip_is_within_half_a_step(shape):
 def test_decoded_numbers_encode_to_themselves():
     values = unpack(pack(torch.linspace(-1, 1, 50), 2.0**-14))
     assert torch.equal(unpack(pack(values, 2.0**-14)), values)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_fewer_bits_are_as_exact_within_their_range(bits):
+    values = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    packed = json.loads(json.dumps(pack(values, 1 / 127, bits)))
+    assert (unpack(packed) - values).abs().max() <= 0.5 / 127
+    assert unpack(packed)[[0, -1]].tolist() == [-1, 1]
+    assert len(packed[f"int{bits}"]) == 4 * math.ceil(50 * bits // 8 / 3)
+
+
+def test_eight_bits_hold_no_more_than_127_steps():
+    pack(torch.tensor([-127.0, 127.0]), 1.0, 8)
+    with pytest.raises(ValueError, match="must stay below 127 for scale 1, got 128"):
+        pack(torch.tensor([-128.0]), 1.0, 8)
 
 
 def test_numbers_that_do_not_fit_are_refused():

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from companion_lib.compression import best_rank
+from companion_lib.compression import best_rank, coding_length
 from companion_lib.widgets import (
+    ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    WatchMCR2,
 )
 
 
@@ -198,3 +200,60 @@ def test_twice_the_epsilon_leaves_a_quarter_of_the_rank():
 
 def test_lines_are_full_rank_at_every_precision_if_there_is_no_more_room():
     assert RankAgainstEpsilon(k=4, d=7, eps=5).values()["full_rank_eps"] == math.inf
+
+
+@pytest.fixture(scope="module")
+def by_cost():
+    return ClusterByCost()
+
+
+@pytest.mark.parametrize("power", [-5.0, -3.0, -1.5, 0.25])
+@pytest.mark.parametrize("overhead", [False, True])
+def test_clusters_cost_what_the_library_says(by_cost, power, overhead):
+    by_cost.eps, by_cost.overhead = 10**power, overhead
+    for merges in (0, 200, 350, 357):
+        by_cost.merges = merges
+        bits = by_cost.values()["bits"] * len(by_cost.points) * math.log(2)
+        expected = coding_length(by_cost.points, by_cost.labels, 10**power, overhead)
+        # The library's Gram matrices lose ones where few points meet a precise code.
+        assert bits == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_three_regimes_of_the_figure_and_which_of_them_is_real(by_cost):
+    by_cost.overhead, by_cost.eps = True, 1e-3
+    numbers = by_cost.values()
+    assert numbers["clusters"] == 3
+    assert numbers["rand"] > 0.9
+    cheapest = min(numbers["true_bits"], numbers["one_bits"], numbers["alone_bits"])
+    assert numbers["greedy_bits"] <= cheapest
+    by_cost.eps = 1e-6  # one cluster, at more bits than the truth
+    numbers = by_cost.values()
+    assert numbers["clusters"] == 1
+    assert numbers["greedy_bits"] > numbers["true_bits"] + 2
+    by_cost.eps = 1e-8  # nearly every point alone, at more bits than either
+    numbers = by_cost.values()
+    assert numbers["clusters"] > 300
+    assert numbers["greedy_bits"] > numbers["one_bits"] + 20 > numbers["true_bits"] + 20
+
+
+def test_without_overhead_memorizing_is_cheapest_for_small_eps(by_cost):
+    by_cost.overhead, by_cost.eps = False, 1e-6
+    numbers = by_cost.values()
+    assert numbers["clusters"] > 350
+    assert numbers["alone_bits"] + 20 < min(numbers["true_bits"], numbers["one_bits"])
+
+
+def test_rate_reduction_keeps_directions_and_cross_entropy_collapses():
+    diverse, collapsed = (WatchMCR2(snapshot=15, collapse=c).values() for c in (False, True))
+    assert diverse["rank"] > 5
+    assert collapsed["rank"] < 1.5
+    assert diverse["reduction"] > 2 * collapsed["reduction"]
+    assert diverse["reduction"] < diverse["bound"]
+    # Both separate the classes; only one lets each of them spread out.
+    assert diverse["within"] < 0.4 < 0.8 < collapsed["within"]
+    assert diverse["between"] < 0.1
+    assert WatchMCR2(snapshot=0).values()["between"] > 0.5
+
+
+def test_both_trainings_start_from_one_network():
+    assert WatchMCR2().values() == WatchMCR2(collapse=True).values()
