@@ -274,7 +274,7 @@ function render({ model, el }) {
       low: 0.05, high: 1, log: true,
       free: "end", // where the curve leaves room for a name
       at: (value) => rates(facts.grams, facts.n, value).reduction,
-      slider: { label: "precision <i>ε</i>, the discs’ radius", speak: "epsilon", step: Math.log10(20) / 130 },
+      slider: { label: "precision <i>ε</i>, radius of the discs", speak: "epsilon", step: Math.log10(20) / 130 },
     },
     {
       name: "angle",
@@ -557,9 +557,10 @@ function render({ model, el }) {
     most.set(ceiling);
     const top = tops.find((value) => value >= 1.02 * Math.max(whole, apart + ceiling)) ?? 1.02 * whole;
     bars.domain([0, top], [0, 1]);
-    bars.drawAxes({ x: ticks(0, top, 4), showX: (value) => (value === top ? `${value} bits` : `${value}`) });
-    bars.axes.querySelectorAll("text").forEach((text, i, all) => {
-      place(text, { "text-anchor": i === 0 ? "start" : i === all.length - 1 ? "end" : "middle" });
+    const scale = ticks(0, top, 4);
+    bars.drawAxes({ x: scale, showX: (value) => (value === scale.at(-1) ? `${value} bits` : `${value}`) });
+    bars.axes.querySelectorAll("text").forEach((text, i) => {
+      place(text, { "text-anchor": i === 0 ? "start" : scale[i] === top ? "end" : "middle" });
     });
     const x = (value) => bars.x(value);
     const span = (bar, from, to, y) =>
@@ -581,11 +582,13 @@ function render({ model, el }) {
     });
     span(savedBar, apart, whole, 50);
     place(apartText, { x: x(0), y: 86 });
-    place(savedText, { x: Math.max(x(apart), apartText.getComputedTextLength() + 14), y: 86 });
     const mark = x(apart + ceiling);
     const normalized = facts.points.every((z) => Math.abs(norm(z) - 1) < 1e-6);
     for (const node of [mostMark, ofMost]) node.style.display = normalized ? "" : "none";
     place(mostMark, { d: `M${mark},46V74` });
+    // Below its bar, but clear of the other text and not beyond the edge.
+    const [before, own] = [apartText, savedText].map((text) => text.getComputedTextLength());
+    place(savedText, { x: clamp(x(apart), before + 14, Math.max(before + 14, bars.width - own)), y: 86 });
   }
 
   // ---- the small curves above the sliders
@@ -632,7 +635,7 @@ function render({ model, el }) {
     dial.curve = s("path", { class: "curve", stroke: "var(--cw-purple)" });
     dial.dot = s("circle", { class: "dot", r: 5, fill: "var(--cw-purple)" });
     dial.plot.clip.append(dial.area, dial.curve);
-    dial.title = s("text", { y: 15, "text-anchor": dial.free }, "Δ", ...symbol("R"));
+    dial.title = s("text", { class: "halo", y: 15, "text-anchor": dial.free }, "Δ", ...symbol("R"));
     dial.plot.over.append(dial.title, dial.dot);
     node.querySelector(".track").prepend(dial.plot.svg);
     view.drag(dial.plot.svg, {
@@ -685,13 +688,13 @@ function render({ model, el }) {
     const next = ascend(view.get("points"), view.get("eps"), gain, reach);
     if (!next) return 0;
     move(next.points);
-    return next.rise > 1e-9 ? next.gain : 0;
+    return next.rise > 1e-11 ? next.gain : 0;
   }
 
   function run() {
     let gain = 1;
     if (reducedMotion()) {
-      for (let k = 0; k < 2000 && gain; k++) gain = climb(gain, 0.3);
+      for (let k = 0; k < 5000 && gain; k++) gain = climb(gain, 0.3);
       return;
     }
     runButton.textContent = "Stop";

@@ -71,7 +71,7 @@ function render({ model, el }) {
   const curve = s("path", { class: "curve", stroke: "var(--cw-purple)" });
   const beads = s("g", { fill: "var(--cw-purple)" });
   const top = s("circle", { class: "dot", r: 7, fill: "var(--cw-purple)" });
-  const topText = s("text", { class: "strong" });
+  const topText = s("text", { class: "strong halo" });
   plot.clip.append(curve);
   plot.over.append(beads, top, topText);
 
