@@ -208,6 +208,14 @@ def check_eps(eps: float | Tensor, like: Tensor) -> Tensor:
     return eps
 
 
+def check_one_eps(eps: float | Tensor, like: Tensor) -> Tensor:
+    """Return ``eps`` as ``check_eps`` does, if it is a single number."""
+    eps = check_eps(eps, like)
+    if eps.ndim:
+        raise ValueError(f"eps must be one number, got shape {tuple(eps.shape)}")
+    return eps
+
+
 def _check_batch(Z: Tensor) -> None:
     check_tensor(Z, "Z", finite=False)  # whether it is finite, the kernel sees from its result
     if Z.ndim < 2:
@@ -225,10 +233,10 @@ def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Te
             raise ValueError(f"every class needs a sample, but there is none with label {empty[0]}")
     else:
         _check_memberships(classes, len(Z))
-    Z, eps = working(Z), check_eps(eps, working(Z))
-    if eps.ndim:
-        raise ValueError(f"eps must be one number, got shape {tuple(eps.shape)}")
-    return Z, classes.to(Z.dtype) if classes.is_floating_point() else classes, eps
+    Z = working(Z)
+    if classes.is_floating_point():
+        classes = classes.to(Z.dtype)
+    return Z, classes, check_one_eps(eps, Z)
 
 
 def _check_memberships(memberships: Tensor, n: int) -> None:

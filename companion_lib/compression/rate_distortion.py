@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
-from companion_lib.compression.coding_rate import check_eps
+from companion_lib.compression.coding_rate import check_eps, check_one_eps
 from companion_lib.validation import check_count, check_range, check_tensor, working
 
 
@@ -147,7 +146,6 @@ def blahut_arimoto(
     beta: float,
     tol: float = 1e-4,
     max_steps: int = 100_000,
-    start: Tensor | None = None,
 ) -> DiscreteRateDistortion:
     """Return the point of the rate-distortion curve at which its slope is ``-beta``.
 
@@ -167,8 +165,6 @@ def blahut_arimoto(
     tol : float
         Stop when the rate is certified to be within ``tol`` nats of the curve.
     max_steps : int
-    start : Tensor, (m,), optional
-        Reproduction probabilities to start from, all positive; uniform if not given.
 
     Returns
     -------
@@ -197,7 +193,7 @@ def blahut_arimoto(
     check_count(max_steps, "max_steps")
     # Only differences within a row matter; the smallest becomes 0, and nothing underflows.
     kernel = torch.exp(-beta * (cost - cost.amin(1, keepdim=True)))
-    q = _uniform(cost) if start is None else start / start.sum()
+    q = torch.full_like(cost[0], 1 / cost.shape[1])
     power, before, least = 1.0, q, math.inf
     for steps in range(1, max_steps + 1):  # noqa: B007 (its last value is reported)
         partition = kernel @ q
@@ -232,8 +228,7 @@ def rate_distortion(
     Returns
     -------
     DiscreteRateDistortion
-        With ``distortion`` near ε², to the search's 0.01 % in the slope; less where the curve has
-        ended, at the zero rate of a large ε.
+        With ``distortion`` ε², or less where the curve has ended: at the zero rate of a large ε.
 
     Raises
     ------
@@ -242,47 +237,47 @@ def rate_distortion(
 
     Notes
     -----
-    Brent's method on the logarithm of the slope; each search starts from the last one's
-    probabilities.
+    Keeps one channel on either side of ε², at first the one that says nothing and the one that
+    reproduces best. Their mixture has distortion ε² and a rate that is at most on the chord between
+    them. ``blahut_arimoto`` at the chord's slope replaces one of the two and bounds the curve from
+    below by its tangent, until bound and mixture are within ``tol``. Where the curve is straight
+    the mixture is on it, though no slope alone leads there.
 
     Book: section ``rate-distortion``.
     """
     p, cost = _check_source(probabilities, distortions)
-    budget = float(check_eps(eps, cost)) ** 2
-    least = float(p @ cost.amin(1))
-    if budget < least:
-        raise ValueError(f"eps must be at least {math.sqrt(least):.4g} here, got {eps}")
-    means = p @ cost
-    if budget >= means.min():  # one reproduction for everything costs nothing
-        channel = torch.nn.functional.one_hot(means.argmin(), len(means)).to(p).expand_as(cost)
-        return _point(p, cost, channel, 0.0, 0.0, 0)
-    point = q = None
-
-    def excess(log_beta: float) -> float:
-        """Return the logarithm of the distortion over the budget; warm, from the last search."""
-        nonlocal point, q
-        point = blahut_arimoto(p, cost, math.exp(log_beta), tol, start=q)
-        # A reproduction that has died out may be needed again at another slope.
-        q = 0.999 * (p @ point.channel) + 0.001 / cost.shape[1]
-        return math.log(max(point.distortion, 1e-300) / budget)
-
-    low = high = -math.log(2 * budget)  # a Gaussian coordinate's
-    while excess(low) < 0:
-        low -= 1
-    while excess(high) > 0:
-        high += 1
-    if low < high:
-        brentq(excess, low, high, xtol=1e-4)
-    return point
+    check_range(tol, "tol", 0)
+    budget = check_one_eps(eps, cost).item() ** 2
+    silent = (p @ cost).argmin().expand(len(cost))
+    coarse, fine = (_point(p, cost, _deterministic(to, cost)) for to in (silent, cost.argmin(1)))
+    if budget >= coarse.distortion:
+        return coarse
+    if budget < fine.distortion:
+        raise ValueError(f"eps must be at least {math.sqrt(fine.distortion):.4g} here, got {eps}")
+    bound, steps = 0.0, 0
+    for _ in range(100):  # a dozen will do
+        span = coarse.distortion - fine.distortion
+        share = (coarse.distortion - budget) / span
+        slope = (fine.rate - coarse.rate) / span
+        channel = share * fine.channel + (1 - share) * coarse.channel
+        mixture = _point(p, cost, channel, slope, steps=steps)
+        if mixture.rate - bound <= tol:
+            break
+        point = blahut_arimoto(p, cost, slope, tol / 2)
+        steps += point.steps
+        tangent = point.rate - point.gap + slope * (point.distortion - budget)
+        bound = max(bound, tangent)
+        coarse, fine = (point, fine) if point.distortion > budget else (coarse, point)
+    return replace(mixture, gap=max(mixture.rate - bound, 0.0))
 
 
 def _check_source(probabilities: Tensor, distortions: Tensor) -> tuple[Tensor, Tensor]:
     p = working(check_tensor(probabilities, "probabilities", ndim=1))
     cost = working(check_tensor(distortions, "distortions", ndim=2)).to(p.dtype)
-    if (p < 0).any() or abs(p.sum().item() - 1) > 1e-5:
-        raise ValueError(
-            f"probabilities must be at least 0 and sum to one, got a sum of {p.sum().item():.6g}"
-        )
+    if (p < 0).any():
+        raise ValueError(f"probabilities must be at least 0, got {p.min().item():.4g}")
+    if abs(p.sum().item() - 1) > 1e-5:
+        raise ValueError(f"probabilities must sum to one, got a sum of {p.sum().item():.6g}")
     if len(cost) != len(p):
         raise ValueError(
             f"distortions must have {len(p)} rows, one for each symbol, got {tuple(cost.shape)}"
@@ -290,12 +285,13 @@ def _check_source(probabilities: Tensor, distortions: Tensor) -> tuple[Tensor, T
     return p / p.sum(), cost
 
 
-def _uniform(cost: Tensor) -> Tensor:
-    return torch.full_like(cost[0], 1 / cost.shape[1])
+def _deterministic(reproductions: Tensor, cost: Tensor) -> Tensor:
+    """Return the channel that reproduces each symbol as the one given."""
+    return torch.nn.functional.one_hot(reproductions, cost.shape[1]).to(cost)
 
 
 def _point(
-    p: Tensor, cost: Tensor, channel: Tensor, beta: float, gap: float, steps: int
+    p: Tensor, cost: Tensor, channel: Tensor, beta: float = 0.0, gap: float = 0.0, steps: int = 0
 ) -> DiscreteRateDistortion:
     joint = p[:, None] * channel
     output = joint.sum(0)
