@@ -596,17 +596,15 @@ function render({ model, el }) {
     running = requestAnimationFrame(tick);
   }
 
-  // Another precision or cost is another path: show where it stops.
-  const restart = () => {
-    const next = pathAt(chosen(), view.get("overhead"));
-    if (next === now) return; // Python may send the same precision back, rounded
+  // A reader who takes another precision or cost goes to where that path stops; so does Python,
+  // where its own changes come from.
+  const put = view.put.bind(view);
+  view.put = (name, value) => {
+    put(name, value);
+    if (name === "merges") return;
     stop();
-    view.put("merges", next.stop);
+    put("merges", pathAt(chosen(), view.get("overhead")).stop);
   };
-  for (const name of ["eps", "overhead"]) {
-    model.on(`change:${name}`, restart);
-    view.cleanups.push(() => model.off(`change:${name}`, restart));
-  }
   const settings = ["eps", "overhead"];
   view.watch(settings, choose);
   view.watch(settings, judge);
