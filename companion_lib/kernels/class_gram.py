@@ -40,29 +40,39 @@ def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
     of ``Z`` and the result in memory. Memberships: ``k n d²``, the same memory. The gradient
     ``2 Σₖ πᵢₖ Sₖ' zᵢ`` costs as much again.
 
+    *Triton*, for labels: one launch for all classes instead of k matrix products, ``n d² / 2``
+    multiply-adds (tiles below the diagonal are mirrored), half precision on tensor cores from
+    sm_80 on, rows gathered where they lie, so ``Z`` is not copied, and class sizes that never
+    leave the GPU. The gradient is one more launch for the same reasons, ``n d²``.
+
     Book: section ``rate-reduction``; its samples are columns.
     """
     if not isinstance(Z, Tensor) or not Z.is_floating_point() or Z.ndim != 2 or Z.numel() == 0:
         given = f"{Z.dtype} {tuple(Z.shape)}" if isinstance(Z, Tensor) else type(Z).__name__
         error = ValueError if isinstance(Z, Tensor) and Z.is_floating_point() else TypeError
         raise error(f"Z must be a floating-point (n, d) tensor and not empty, got {given}")
-    if Z.dtype in (torch.float16, torch.bfloat16):
-        Z = Z.float()
-    if is_hard(classes):
+    hard = is_hard(classes)
+    if hard:
         k = check_labels(classes, len(Z), k)
-        if pick("class_gram", Z, triton=False) == "reference":
-            onehot = torch.nn.functional.one_hot(classes.long(), k)
-            return _reference(Z, onehot.to(Z.dtype))
-        return _HardGram.apply(Z, *segments(classes, k))
-    if classes.ndim != 2 or len(classes) != len(Z):
+    elif classes.ndim != 2 or len(classes) != len(Z):
         raise ValueError(
             f"classes must be labels (n,) or memberships (n, k) for n = {len(Z)}, "
             f"got shape {tuple(classes.shape)}"
         )
-    memberships = classes.to(Z.dtype)
-    if pick("class_gram", Z, triton=False) == "reference":
-        return _reference(Z, memberships)
-    return _SoftGram.apply(Z, memberships)
+    double = "it takes float32 and half precision, got float64"
+    form = pick("class_gram", Z, double if Z.dtype == torch.float64 else None, triton=hard)
+    if form == "triton":
+        from companion_lib.kernels.class_gram_triton import segment_grams
+
+        return segment_grams(Z, classes, k)
+    if Z.dtype in (torch.float16, torch.bfloat16):
+        Z = Z.float()
+    if form == "reference":
+        weights = torch.nn.functional.one_hot(classes.long(), k) if hard else classes
+        return _reference(Z, weights.to(Z.dtype))
+    if hard:
+        return _HardGram.apply(Z, *segments(classes, k))
+    return _SoftGram.apply(Z, classes.to(Z.dtype))
 
 
 def is_hard(classes: Tensor) -> bool:

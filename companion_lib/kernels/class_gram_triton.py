@@ -10,15 +10,23 @@ from torch import Tensor
 ROWS, DEPTH = 64, 32
 
 
-class SegmentGram(torch.autograd.Function):
-    """``Z_kᵀ Z_k`` of the rows with each label; float32, also of half precision.
+def segment_grams(Z: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Return ``Z_kᵀ Z_k`` of the rows with each label, in float32 also for half precision.
 
-    No size comes back from the device, so nothing waits for it.
+    Chips before sm_80 cannot multiply bfloat16, and Triton's interpreter does it wrongly; float32
+    holds the same numbers.
     """
+    if Z.dtype == torch.bfloat16:
+        if Z.device.type != "cuda" or torch.cuda.get_device_capability(Z.device) < (8, 0):
+            Z = Z.float()
+    return _SegmentGrams.apply(Z, labels.long().to(Z.device), k)
+
+
+class _SegmentGrams(torch.autograd.Function):
+    """No size comes back from the device, so nothing waits for it."""
 
     @staticmethod
     def forward(ctx, Z: Tensor, labels: Tensor, k: int) -> Tensor:
-        labels = labels.long().to(Z.device)
         order = torch.argsort(labels)
         starts = torch.zeros(k + 1, dtype=torch.long, device=Z.device)
         torch.cumsum(torch.bincount(labels, minlength=k), 0, out=starts[1:])

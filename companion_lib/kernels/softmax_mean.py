@@ -83,8 +83,8 @@ def softmax_mean(
     _check(queries, keys, values, bias)
     scale = _check_scale(scale, queries)
     wide = torch.promote_types(queries.dtype, torch.float32)
-    scale = scale.to(wide).expand(len(queries))
-    offsets = None if bias is None else bias.to(wide)
+    scale = scale.to(wide).expand(len(queries)).contiguous()
+    offsets = None if bias is None else bias.to(wide).contiguous()
     form = pick("softmax_mean", queries)
     if form == "reference" or (form == "fast" and _suits_attention(queries, values)):
         plain = _reference if form == "reference" else _attention
