@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from companion_lib.kernels.class_gram import check_labels
+from companion_lib.compression.coding_rate import check_filled
 from companion_lib.validation import check_count, check_features, check_samples, working
 
 
@@ -41,18 +41,23 @@ class NearestSubspaceClassifier:
 
         Raises
         ------
+        TypeError
+            If ``Z`` is not floating-point or the labels are not integers.
         ValueError
-            If shapes do not fit, ``rank`` is out of range, or there are NaN.
+            If a class is empty, shapes do not fit, ``rank`` is out of range, or there are NaN.
 
         Notes
         -----
         Book: section ``supervised-image-representations``.
         """
         Z = working(check_samples(Z, "Z"))
-        k = check_labels(labels, len(Z), None)
-        smallest = int(torch.bincount(labels, minlength=k).min())
-        check_count(rank, "rank", min(smallest, Z.shape[1]), "smaller of class size and dimension")
-        fits = [torch.linalg.svd(Z[labels == c], full_matrices=False) for c in range(k)]
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+            raise TypeError(f"labels must be a tensor of integers, got {kind}")
+        labels, sizes = check_filled(labels, len(Z))
+        most = min(int(sizes.min()), Z.shape[1])
+        check_count(rank, "rank", most, "smaller of class size and dimension")
+        fits = [torch.linalg.svd(Z[labels == c], full_matrices=False) for c in range(len(sizes))]
         return cls(
             torch.stack([fit.Vh[:rank] for fit in fits]),
             torch.stack([fit.S[:rank] for fit in fits]),
@@ -60,7 +65,8 @@ class NearestSubspaceClassifier:
 
     def residuals(self, Z: Tensor) -> Tensor:
         """Return the squared distances ``(n, k)`` of samples ``(n, d)`` to the subspaces."""
-        check_features(Z, self.components[0, 0], "Z")
+        check_samples(Z, "Z")
+        Z = check_features(working(Z), self.components[0, 0], "Z")
         kept = torch.einsum("nd,krd->nkr", Z, self.components).square().sum(2)
         return (Z.square().sum(1, keepdim=True) - kept).clamp(min=0)
 

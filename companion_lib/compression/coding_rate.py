@@ -216,6 +216,16 @@ def check_one_eps(eps: float | Tensor, like: Tensor) -> Tensor:
     return eps
 
 
+def check_filled(labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return ``n`` labels and the sizes of their classes, if none from 0 to the last is empty."""
+    check_labels(labels, n, None)
+    counts = torch.bincount(labels.long())
+    if not counts.all():
+        empty = int((counts == 0).nonzero()[0])
+        raise ValueError(f"every class needs a sample, but there is none with label {empty}")
+    return labels.long(), counts
+
+
 def _check_batch(Z: Tensor) -> None:
     check_tensor(Z, "Z", finite=False)  # whether it is finite, the kernel sees from its result
     if Z.ndim < 2:
@@ -225,12 +235,7 @@ def _check_batch(Z: Tensor) -> None:
 def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     check_tensor(Z, "Z", ndim=2)
     if is_hard(classes):
-        k = check_labels(classes, len(Z), None)
-        classes = classes.long()
-        counts = torch.bincount(classes, minlength=k)
-        if not counts.all():
-            empty = (counts == 0).nonzero()[:, 0].tolist()
-            raise ValueError(f"every class needs a sample, but there is none with label {empty[0]}")
+        classes, _ = check_filled(classes, len(Z))
     else:
         _check_memberships(classes, len(Z))
     Z = working(Z)

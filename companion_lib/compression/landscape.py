@@ -11,7 +11,7 @@ from torch import Tensor
 
 from companion_lib.compression.coding_rate import rate_reduction
 from companion_lib.data import random_orthogonal
-from companion_lib.validation import check_count, check_range
+from companion_lib.validation import check_count, check_range, working
 
 
 def max_rate_reduction(
@@ -74,6 +74,7 @@ def best_rank(k: int, d: int, eps: float) -> int:
     -----
     Book: section ``rate-reduction-landscape``.
     """
+    check_count(d, "d")
     check_count(k, "k", d, "d", low=2)
     ranks = range(1, d // k + 1)
     return max(ranks, key=lambda rank: max_rate_reduction([d] * k, [rank] * k, d, eps))
@@ -137,7 +138,7 @@ def regularized_rate_reduction(Z: Tensor, classes: Tensor, eps: float, weight: f
     Book: section ``rate-reduction-landscape``.
     """
     check_range(weight, "weight", 0)
-    return rate_reduction(Z, classes, eps) - weight / 2 * Z.square().sum()
+    return rate_reduction(Z, classes, eps) - weight / 2 * working(Z).square().sum()
 
 
 @dataclass(frozen=True)
