@@ -439,11 +439,43 @@ def test_bernoulli_gaussian_entries_are_independent():
     assert abs(torch.corrcoef(support.T)[0, 1]) < 5 / 100_000**0.5
 
 
+@pytest.mark.parametrize("counts", [(100, 100, 158), (1, 5, 2)])
+def test_two_lines_and_a_plane_without_noise(counts):
+    X, labels = data.two_lines_and_a_plane(0, counts, seeded())
+    assert X.shape == (sum(counts), 3) and labels.dtype == torch.int64
+    assert torch.bincount(labels).tolist() == list(counts) and (labels.diff() >= 0).all()
+    for line, direction in enumerate([[0.6, 0, 0.8], [0, -0.6, 0.8]]):
+        t = X[labels == line] @ torch.tensor(direction).double()
+        exact = t[:, None] * torch.tensor(direction, dtype=torch.float64)
+        assert torch.allclose(X[labels == line], exact, atol=1e-7)
+        assert t.abs().max() <= 1 + 1e-7
+    assert not X[labels == 2, 2].any() and X[labels == 2].abs().max() <= 1
+
+
+def test_two_lines_and_a_plane_are_filled_evenly():
+    n = 20_000
+    X, labels = data.two_lines_and_a_plane(0.0, (n, n, n), seeded())
+    t = torch.stack([X[labels == 0, 0] / 0.6, X[labels == 1, 1] / -0.6, *X[labels == 2, :2].T])
+    # Uniform on [-1, 1]: variance 1/3, fourth moment 1/5.
+    assert (t.mean(1).abs() < 5 * (1 / 3 / n) ** 0.5).all()
+    assert ((t.square().mean(1) - 1 / 3).abs() < 5 * ((1 / 5 - 1 / 9) / n) ** 0.5).all()
+    assert abs((t[2] * t[3]).mean()) < 5 * (1 / 9 / n) ** 0.5  # coordinates are independent
+
+
+def test_the_noise_is_the_root_of_its_mean_squared_length():
+    still, moved = (data.two_lines_and_a_plane(noise, generator=seeded()) for noise in (0, 0.05))
+    assert len(moved[0]) == 358 and torch.equal(still[1], moved[1])
+    e = (moved[0] - still[0]) / (0.05 / 3**0.5)
+    assert abs(e.square().mean() - 1) < 5 * (2 / e.numel()) ** 0.5
+    assert (e.mean(0).abs() < 5 / 358**0.5).all()
+
+
 DRAWS = {
     "random_orthogonal": lambda **options: data.random_orthogonal(4, **options),
     "subspace_samples": lambda **options: data.subspace_samples(6, 4, 2, 0.1, **options)[0],
     "subspace_basis": lambda **options: data.subspace_samples(6, 4, 2, **options)[1],
     "bernoulli_gaussian": lambda **options: data.bernoulli_gaussian(6, 4, 0.5, **options),
+    "two_lines_and_a_plane": lambda **options: data.two_lines_and_a_plane(**options)[0],
 }
 
 
@@ -483,6 +515,9 @@ def test_an_integer_dtype_is_a_type_error(draw):
         (lambda: data.subspace_samples(5, 4, 2, float("inf")), "noise must be at least 0 and fin"),
         (lambda: data.bernoulli_gaussian(0, 4, 0.5), "n must be at least 1, got 0"),
         (lambda: data.bernoulli_gaussian(5, 0, 0.5), "d must be at least 1, got 0"),
+        (lambda: data.two_lines_and_a_plane(-0.1), "noise must be at least 0, got -0.1"),
+        (lambda: data.two_lines_and_a_plane(float("nan")), "noise must be at least 0, got nan"),
+        (lambda: data.two_lines_and_a_plane(0.1, (3, 0, 4)), "counts must be at least 1, got 0"),
         (lambda: data.bernoulli_gaussian(5, 4, 0.0), r"theta must be in \(0, 1\], got 0.0"),
         (lambda: data.bernoulli_gaussian(5, 4, 1.1), r"theta must be in \(0, 1\], got 1.1"),
         (lambda: data.bernoulli_gaussian(5, 4, float("nan")), r"theta must be in \(0, 1\]"),
@@ -507,6 +542,7 @@ def test_impossible_sizes_are_named(call, message):
         (lambda: data.subspace_samples(5, 4, 1.5), "k"),
         (lambda: data.bernoulli_gaussian(2.5, 4, 0.5), "n"),
         (lambda: data.bernoulli_gaussian(5, 4.5, 0.5), "d"),
+        (lambda: data.two_lines_and_a_plane(0.1, (3, 2.5, 4)), "counts"),
     ],
 )
 def test_sizes_are_integers(call, name):
