@@ -33,19 +33,24 @@ class SphereEncoder(nn.Module):
             raise ValueError(f"sizes must name an input and an output size at least, got {sizes}")
         for size in sizes:
             check_count(size, "sizes")
-        self.layers = nn.ModuleList(map(nn.Linear, sizes, sizes[1:]))
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws first, from the global generator
+            self.layers = nn.ModuleList(map(nn.Linear, sizes, sizes[1:]))
         for layer in self.layers:
             with torch.no_grad():
                 std = (2 / layer.in_features) ** 0.5
                 layer.weight.normal_(0, std, generator=generator)
                 layer.bias.zero_()
 
-    def forward(self, X: Tensor) -> Tensor:
-        """Return features ``(n, d)`` of unit length for inputs ``(n, inputs)``."""
+    def features(self, X: Tensor) -> Tensor:
+        """Return features ``(n, d)`` before they are scaled to unit length."""
         *hidden, last = self.layers
         for layer in hidden:
             X = torch.relu(layer(X))
-        return normalize(last(X), dim=1)
+        return last(X)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return features ``(n, d)`` of unit length for inputs ``(n, inputs)``."""
+        return normalize(self.features(X), dim=1)
 
 
 def train(
@@ -78,6 +83,7 @@ def train(
     progress : bool
         Show a progress bar.
     """
+    check_count(n, "n")
     check_count(epochs, "epochs")
     check_count(batch, "batch", n, "n")
     optimizer = torch.optim.Adam(list(parameters), lr=lr)
