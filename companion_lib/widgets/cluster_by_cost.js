@@ -437,10 +437,10 @@ function render({ model, el }) {
     const low = Math.min(...bits, now.truth);
     const high = Math.max(...bits, now.truth);
     const room = 0.08 * (high - low);
-    path.domain([counts[0], 0], [low - room, high + room]);
+    path.domain([counts[0], 0], [low - 1.5 * room, high + room]);
     path.drawAxes({
       x: [1, 3, 10, 30, 100, total].map(Math.log10),
-      y: ticks(low - room, high + room, 4),
+      y: ticks(low - 1.5 * room, high + room, 4),
       showX: (value) => String(Math.round(10 ** value)),
       titleX: "clusters left →",
       titleY: "bits per vector",
@@ -536,7 +536,7 @@ function render({ model, el }) {
       y: ticks(low - 2 * room, high + room, 5),
       showX: powerOfTen,
       titleX: "precision ε",
-      titleY: "bits per vector, minus those of the true partition",
+      titleY: `bits per vector, minus ${many.width < 400 ? "the truth's" : "those of the true partition"}`,
     });
     series.forEach(({ line }, k) => place(line, { d: excess.line(grid, beyondTruth[k]) }));
     place(zero, { d: excess.line(ends(), [0, 0]) });

@@ -252,14 +252,14 @@ function render({ model, el }) {
   function frameSpectra(width) {
     columns = width < 560 ? Math.ceil(k / 2) : k;
     const rows = Math.ceil(k / columns);
-    cellSize = [width / columns, 96];
+    cellSize = [width / columns, 108];
     const height = rows * cellSize[1];
     place(spectra, { width, height, viewBox: `0 0 ${width} ${height}` });
     cells.forEach(({ base, ideal, name, rank }, c) => {
       const { left, right, bottom, y } = cellBox(c);
       place(base, { x1: left, x2: right, y1: bottom, y2: bottom });
-      place(name, { x: left, y: bottom - 74 });
-      place(rank, { x: left + 15, y: bottom - 74 });
+      place(name, { x: left, y: bottom - 86 });
+      place(rank, { x: left + 15, y: bottom - 86 });
       const end = left + (stored.rank / KEPT) * (right - left);
       const level = y(1 / Math.sqrt(stored.rank));
       place(ideal, { d: `M${left},${level}H${end}V${bottom}` });
@@ -271,7 +271,7 @@ function render({ model, el }) {
     const [width, height] = cellSize;
     const left = (c % columns) * width + 5;
     const bottom = Math.floor(c / columns) * height + height - 6;
-    return { left, right: left + width - 10, bottom, y: (sigma) => bottom - 66 * sigma };
+    return { left, right: left + width - 10, bottom, y: (sigma) => bottom - 78 * sigma };
   }
 
   function drawBars() {
@@ -285,7 +285,7 @@ function render({ model, el }) {
         return `M${x.toFixed(2)},${bottom}V${y(sigma).toFixed(2)}h${(0.8 * step).toFixed(2)}V${bottom}Z`;
       });
       place(bars, { d: path.join("") });
-      rank.textContent = `rank ${tenth(now().ranks[c])}`;
+      rank.textContent = `${cellSize[0] > 64 ? "rank " : ""}${tenth(now().ranks[c])}`;
     });
   }
 
