@@ -29,6 +29,7 @@ COLAB = {
     "mlxtend": "0.23.4",
     "pooch": "1.9.0",
     "tqdm": "4.67.3",
+    "triton": "3.6.0",
 }
 # Installed there too, in these versions or newer ones; bounds must be years old.
 UNRECORDED = {
@@ -38,6 +39,8 @@ UNRECORDED = {
     "cycler": "0.12",
     "traitlets": "5.7.1",
 }
+# An exact version, perhaps for one system: Triton has packages for Linux only.
+PIN = r'[\w.-]+==[\w.]+(; sys_platform == "linux")?'
 # Imports companion_lib where importlib.metadata knows no such package: a clone on the path.
 UNINSTALLED = """
 from importlib import metadata
@@ -62,8 +65,15 @@ def bounds(project) -> list[Requirement]:
     return [Requirement(line) for line in project["dependencies"]]
 
 
+@pytest.fixture(scope="module")
+def extras(project) -> list[Requirement]:
+    return [
+        Requirement(line) for group in project["optional-dependencies"].values() for line in group
+    ]
+
+
 def pins(path) -> dict[str, str]:
-    lines = re.findall(r"(?m)^([\w.-]+)==(\S+)$", path.read_text())
+    lines = re.findall(r"(?m)^([\w.-]+)==([\w.]+)", path.read_text())
     return {canonicalize_name(name): version for name, version in lines}
 
 
@@ -75,12 +85,12 @@ def imported(path) -> set[str]:
     return {name.split(".")[0] for name in names | {node.module for node in froms}}
 
 
-def test_every_import_is_declared(bounds, root):
+def test_every_import_is_declared(bounds, extras, root):
     names = set().union(*map(imported, (root / "companion_lib").rglob("*.py")))
     outside = names - sys.stdlib_module_names - {"companion_lib"}
     distributions = packages_distributions()
-    used = {canonicalize_name(distributions[name][0]) for name in outside}
-    assert used <= {canonicalize_name(bound.name) for bound in bounds}
+    used = {canonicalize_name(distributions.get(name, [name])[0]) for name in outside}
+    assert used <= {canonicalize_name(bound.name) for bound in bounds + extras}
 
 
 def test_a_clone_that_is_not_installed_can_be_imported(root):
@@ -90,29 +100,29 @@ def test_a_clone_that_is_not_installed_can_be_imported(root):
     assert result.stdout.strip() == version("companion_lib"), result.stderr
 
 
-def test_colab_satisfies_every_bound(bounds, project):
-    for bound in bounds:
+def test_colab_satisfies_every_bound(bounds, extras, project):
+    for bound in bounds + extras:
         name = canonicalize_name(bound.name)
         have = COLAB.get(name) or UNRECORDED[name]
         assert bound.specifier.contains(have), f"{bound} would replace Colab's {have}"
     assert SpecifierSet(project["requires-python"]).contains(COLAB_PYTHON)
 
 
-def test_no_bound_is_a_pin_or_a_cap(bounds):
-    for bound in bounds:
+def test_no_bound_is_a_pin_or_a_cap(bounds, extras):
+    for bound in bounds + extras:
         assert {clause.operator for clause in bound.specifier} == {">="}, str(bound)
 
 
-def test_pins_satisfy_every_bound(bounds, root):
-    pinned = pins(root / "requirements.txt")
-    for bound in bounds:
+def test_pins_satisfy_every_bound(bounds, extras, root):
+    pinned = pins(root / "requirements-test.txt") | pins(root / "requirements.txt")
+    for bound in bounds + extras:
         assert bound.specifier.contains(pinned[canonicalize_name(bound.name)]), str(bound)
 
 
 def test_requirements_are_exact_and_portable(root):
     for name in ("requirements.txt", "requirements-test.txt"):
         for line in (root / name).read_text().splitlines():
-            assert not line or line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+            assert not line or line.startswith("#") or re.fullmatch(PIN, line), line
 
 
 def test_the_two_lists_agree(root):
