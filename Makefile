@@ -52,7 +52,7 @@ test-unit: $(TEST_READY)  ## unit tests and the structure of the notebooks
 		--ignore=tests/site --ignore=tests/browser --ignore=tests/benchmarks
 
 test-notebooks: $(TEST_READY)  ## re-run every notebook and compare its text outputs
-	$(RUN) -m pytest -q --nbval notebooks --nbval-sanitize-with tests/notebooks/sanitize.cfg \
+	$(ONE_THREAD) $(RUN) -m pytest -q --nbval notebooks --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		-p no:cacheprovider -n $(WORKERS) --dist loadfile
 
 test-site: $(TEST_READY)  ## build the site from clean, then read it in a browser
