@@ -156,14 +156,17 @@ def test_large_logits_do_not_overflow(m, size):
 
 def test_gradients_of_far_samples_keep_their_digits():
     """Logits of 1e4: the log of the normalizer alone would cost three digits of every weight."""
-    queries, keys, values, _, _ = problem(8, 50, 4, 3, dtype=torch.float32)
-    bias = torch.full((50,), 2.0**14)
+    inputs = problem(8, 50, 4, 3, dtype=torch.float32)[:3]
     # Products of multiples of 1/4 are multiples of 1/16, exact beside 2¹⁴.
-    inputs = [((4 * x).round() / 4).requires_grad_() for x in (queries, keys, values)]
-    plain = torch.autograd.grad(softmax_mean(*inputs).square().sum(), inputs)
-    far = torch.autograd.grad(softmax_mean(*inputs, bias).square().sum(), inputs)
-    for a, b in zip(far, plain, strict=True):
-        assert torch.allclose(a, b, rtol=0, atol=1e-6 * (1 + b.abs().max()))
+    inputs = [((4 * x).round() / 4).requires_grad_() for x in inputs]
+    inputs.append(torch.ones(8).requires_grad_())
+    *plain, scale = inputs
+    gradients = []
+    for bias in (torch.zeros(50), torch.full((50,), 2.0**14)):
+        mean = softmax_mean(*plain, bias, scale)
+        gradients.append(torch.autograd.grad(mean.square().sum(), inputs))
+    for near, far in zip(*gradients, strict=True):
+        assert torch.allclose(far, near, rtol=0, atol=1e-6 * (1 + near.abs().max()))
 
 
 @pytest.mark.parametrize("m", [4, 200], ids=["blocks", "attention"])
