@@ -158,6 +158,14 @@ def test_starting_from_groups(seed, overhead):
     assert torch.equal(renamed.start, start)
 
 
+def test_pairs_in_several_parts(monkeypatch):
+    X = blobs(20, 3)
+    whole = cluster_by_coding_length(X, 0.1)
+    monkeypatch.setattr("companion_lib.compression.clustering.PAIRS", 7)
+    parts = cluster_by_coding_length(X, 0.1)
+    assert torch.equal(parts.merges, whole.merges) and torch.equal(parts.lengths, whole.lengths)
+
+
 @few
 @given(seeds, st.integers(1, 30), st.sampled_from([0.02, 0.2, 1.0]), st.booleans())
 def test_the_path_is_what_it_says(seed, n, eps, overhead):

@@ -313,6 +313,17 @@ def test_the_gap_bounds_what_scipy_can_gain(seed, beta):
 
 
 @few
+@given(seeds, st.floats(0, 20))
+def test_the_gap_of_the_first_step_is_the_notes_formula(seed, beta):
+    p, cost = (x.numpy() for x in random_source(seed))
+    kernel = np.exp(-beta * cost)
+    c = (p / kernel.mean(1)) @ kernel  # from uniform q
+    expected = np.log(c.max()) - (c * np.log(c)).mean()
+    point = blahut_arimoto(*random_source(seed), beta, tol=0, max_steps=1)
+    assert point.gap == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@few
 @given(seeds, st.floats(0, 30))
 def test_a_point_is_its_channel(seed, beta):
     p, cost = random_source(seed)
