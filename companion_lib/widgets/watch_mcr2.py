@@ -106,7 +106,7 @@ class WatchMCR2(Widget):
         """Return the numbers on display, computed here instead of in the browser.
 
         Bits per sample: ``rate`` of all training features, ``apart`` for class by class, the
-        ``reduction`` from one to the other, and its upper ``bound``. Mean |cosine| of test
+        ``reduction`` from one to the other, and its upper ``bound``. Mean absolute cosine of test
         samples of the same class (``within``) and of different ones (``between``); ``rank``, the
         mean over the classes of ``(Σ σ²)² / Σ σ⁴``.
         """
