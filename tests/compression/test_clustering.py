@@ -159,7 +159,7 @@ def test_starting_from_groups(seed, overhead):
 
 
 def test_pairs_in_several_parts(monkeypatch):
-    X = blobs(20, 3)
+    X = randn(20, 3)
     whole = cluster_by_coding_length(X, 0.1)
     monkeypatch.setattr("companion_lib.compression.clustering.PAIRS", 2)
     parts = cluster_by_coding_length(X, 0.1)
