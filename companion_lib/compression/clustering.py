@@ -127,8 +127,11 @@ def cluster_by_coding_length(
     Notes
     -----
     Greedy, so the stop may be far from the optimum. From ``g`` groups: ``g²/2`` log-dets at first
-    and at most ``g`` for every merge, and ``g² d²`` bytes times eight for the pairs' lengths only:
-    ``O(g² d³)`` operations in all. Computed in float64.
+    and at most ``g`` for every merge, ``O(g² d³)`` operations in all, and ``g²`` numbers in memory.
+
+    Computed in float64 from Gram matrices. Those of fewer than ``d`` samples lose the ones of
+    ``I + aS`` in rounding where ``a tr S`` nears 1e16: for points of unit length in space, below
+    ``ε = 1e-7``, where lengths are off by a few nats in ten thousand.
 
     Book: section ``clustering-gaussians``.
     """
