@@ -142,36 +142,32 @@ def mcr2_loss(
     for name, gamma in (("gamma1", gamma1), ("gamma2", gamma2)):
         if not 0 < gamma < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {gamma}")
-    Z, classes, eps = _checked(Z, classes, eps)
-    rates, weights, grams = _class_rates(Z, classes, eps)
+    Z, classes, counts, eps = _checked(Z, classes, eps)
+    rates, weights, grams = _class_rates(Z, classes, counts, eps)
     n, d = Z.shape
     a = gamma2 * d / (n * eps.square())
     whole = log_det_gram(Z, a) if grams is None or n < d else log_det_psd(grams.sum(0), a)
     return (weights * rates).sum() - whole / (2 * gamma1)
 
 
-def _class_rates(Z: Tensor, classes: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def _class_rates(
+    Z: Tensor, classes: Tensor, counts: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return rates and weights ``n_k / n`` of the classes, and their Gram matrices if made.
 
     Labels of classes that have fewer samples than features are padded with zero rows to one
     batch, which log det does not see; then the Gram matrices are those of the samples.
     """
     n, d = Z.shape
+    sizes = counts.to(Z.dtype)
+    scales = d / (sizes * eps.square())
     if is_hard(classes):
-        counts = torch.bincount(classes)
         largest = int(counts.max())
         if largest < d and largest * len(counts) <= 2 * n:
-            grams = None
             sets = _padded(Z, classes, counts, largest)
-        else:
-            grams = class_gram(Z, classes, len(counts))
-    else:
-        counts = classes.sum(0)
-        grams = class_gram(Z, classes)
-    counts = counts.to(Z.dtype)
-    scales = d / (counts * eps.square())
-    logs = log_det_gram(sets, scales) if grams is None else log_det_psd(grams, scales)
-    return logs / 2, counts / n, grams
+            return log_det_gram(sets, scales) / 2, sizes / n, None
+    grams = class_gram(Z, classes, len(counts) if is_hard(classes) else None)
+    return log_det_psd(grams, scales) / 2, sizes / n, grams
 
 
 def _padded(Z: Tensor, labels: Tensor, counts: Tensor, largest: int) -> Tensor:
@@ -232,16 +228,16 @@ def _check_batch(Z: Tensor) -> None:
         raise ValueError(f"Z must be (n, d) or a batch of those, got shape {tuple(Z.shape)}")
 
 
-def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    check_tensor(Z, "Z", ndim=2)
+def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return samples, classes, the sizes of the classes and ε, all fit to compute with."""
+    Z = working(check_tensor(Z, "Z", ndim=2))
     if is_hard(classes):
-        classes, _ = check_filled(classes, len(Z))
+        classes, counts = check_filled(classes, len(Z))
     else:
         _check_memberships(classes, len(Z))
-    Z = working(Z)
-    if classes.is_floating_point():
         classes = classes.to(Z.dtype)
-    return Z, classes, check_one_eps(eps, Z)
+        counts = classes.sum(0)
+    return Z, classes, counts, check_one_eps(eps, Z)
 
 
 def _check_memberships(memberships: Tensor, n: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
     """Return ``log det(I + a S)`` of positive semidefinite matrices, in nats.
 
     For Gram matrices that are already there, such as those of ``class_gram``; their symmetry is
-    taken for granted. See ``log_det_gram`` for precision and errors.
+    taken for granted. See ``log_det_gram`` for precision.
 
     Parameters
     ----------
@@ -80,6 +82,12 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
     Returns
     -------
     Tensor, the broadcast shape of the batch and ``a``
+
+    Raises
+    ------
+    ValueError
+        As ``log_det_gram``; also if a matrix is not square, or so far from semidefinite that
+        ``I + a S`` has no Cholesky factor.
 
     Notes
     -----
@@ -99,7 +107,10 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
         return torch.log1p(a.double()[..., None] * spectrum).sum(-1).to(S.dtype)
     if size > DROWNED[S.dtype]:
         return log_det_psd(S.double(), a.double()).to(S.dtype)
-    return _LogDetPSD.apply(*_paired(S, a))
+    value = _LogDetPSD.apply(*_paired(S, a))
+    if not value.detach().isfinite().all():
+        _check_finite(S, "S", math.nan)
+    return value
 
 
 def _reference(S: Tensor, a: Tensor) -> Tensor:
@@ -231,10 +242,12 @@ def _check_scale(a: Tensor | float, like: Tensor) -> Tensor:
 
 
 def _check_finite(value: Tensor, name: str, size: float) -> None:
-    """Say what is wrong with an input whose size came out as NaN or infinity."""
-    if size == size and size != float("inf"):
+    """Say what is wrong with an input whose size or log det came out as NaN or infinity."""
+    if math.isfinite(size):
         return
     if not value.detach().isfinite().all():
         bad = int((~value.detach().isfinite()).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
-    raise ValueError(f"a tr({name}) overflows {value.dtype}: scale {name} down")
+    if size == math.inf:
+        raise ValueError(f"a tr({name}) overflows {value.dtype}: scale {name} down")
+    raise ValueError(f"{name} must hold positive semidefinite matrices, got one that is not")

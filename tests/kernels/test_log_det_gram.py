@@ -221,3 +221,17 @@ def test_bad_input(message):
 def test_matrices_that_are_not_square():
     with pytest.raises(ValueError, match=r"S must hold square matrices, got shape \(2, 3\)"):
         log_det_psd(torch.ones(2, 3), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("S", "message"),
+    [
+        (torch.full((3, 3), -torch.inf), "S must be finite, got 9"),
+        (-3 * torch.eye(3), "S must hold positive semidefinite"),
+        (torch.eye(3).index_fill(0, torch.tensor([2]), torch.nan), "S must be finite, got 3"),
+    ],
+    ids=["minus infinity", "negative", "NaN in a row"],
+)
+def test_psd_refuses_what_has_no_log_det(S, message):
+    with pytest.raises(ValueError, match=message):
+        log_det_psd(S, 1.0)
