@@ -85,6 +85,13 @@ def check_range(
     raise ValueError(f"{name} must be between {low} and {limit}, got {value}")
 
 
+def check_positive(value: float, name: str) -> float:
+    """Return ``value`` if it is finite and above zero."""
+    if 0 < value < math.inf:
+        return value
+    raise ValueError(f"{name} must be positive and finite, got {float(value)}")
+
+
 def check_count(value: int, name: str, high: int | None = None, why: str = "", low: int = 1) -> int:
     """Return ``value`` if it is an integer from ``low`` to ``high``; ``why`` names ``high``."""
     if not isinstance(value, Integral) or isinstance(value, bool):
