@@ -1,4 +1,4 @@
-"""What all tests share: the repository's files and one clean build of the site."""
+"""What all tests share: the repository's files, one clean build of the site, a look at memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from filelock import FileLock
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -46,3 +48,22 @@ def notebooks(root) -> dict[str, nbformat.NotebookNode]:
     """Return every notebook by file name."""
     paths = sorted((root / "notebooks").glob("*.ipynb"))
     return {path.name: nbformat.read(path, as_version=4) for path in paths}
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of entries of the largest tensor that any operation returns."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(x, torch.Tensor):
+                self.entries = max(self.entries, x.numel())
+        return result
+
+
+@pytest.fixture
+def largest_tensor() -> LargestTensor:
+    """Watch for the largest tensor: ``with largest_tensor:``, then ``largest_tensor.entries``."""
+    return LargestTensor()

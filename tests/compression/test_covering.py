@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib import data
 from companion_lib.compression import covering_radius, greedy_cover
@@ -85,24 +84,11 @@ def test_radius_follows_scale_and_sees_no_motion(seed, scale, d):
     assert covering_radius(points, centers[:5]) >= covering_radius(points, centers)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Record the most numbers in any one tensor that an operation returns."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        parts = result if isinstance(result, (tuple, list)) else [result]
-        sizes = [part.numel() for part in parts if isinstance(part, torch.Tensor)]
-        self.numbers = max(self.numbers, *sizes, 0)
-        return result
-
-
-def test_no_more_than_four_million_distances_at_a_time():
+def test_no_more_than_four_million_distances_at_a_time(largest_tensor):
     points, centers = randn(9000, 2), randn(1000, 2)
-    with LargestTensor() as largest:
+    with largest_tensor:
         covering_radius(points, centers)
-    assert 2**21 < largest.numbers <= 2**22
+    assert 2**21 < largest_tensor.entries <= 2**22
 
 
 # Greedy cover

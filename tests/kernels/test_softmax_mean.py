@@ -9,7 +9,6 @@ import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib import kernels
 from companion_lib.kernels import softmax_mean
@@ -192,27 +191,14 @@ def test_a_bias_may_be_more_precise_than_the_keys():
     assert (softmax_mean(queries, keys, values, bias) - exact).abs().max() < 0.01
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the number of entries of the largest tensor that any operation returns."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor):
-                self.entries = max(self.entries, x.numel())
-        return result
-
-
 @pytest.mark.parametrize("d", [4, 100], ids=["attention", "blocks"])
-def test_the_logits_are_never_there(d):
+def test_the_logits_are_never_there(largest_tensor, d):
     m, n = 2000, 3000
     inputs = [x.requires_grad_() for x in problem(m, n, d, d, dtype=torch.float32)]
-    with LargestTensor() as largest:
+    with largest_tensor:
         softmax_mean(*inputs).sum().backward()
-    assert largest.entries <= max(BLOCK["cpu"][0], n * d)
-    assert largest.entries < m * n / 10
+    assert largest_tensor.entries <= max(BLOCK["cpu"][0], n * d)
+    assert largest_tensor.entries < m * n / 10
 
 
 SIXTY_THOUSAND = """

@@ -7,7 +7,6 @@ import sklearn.decomposition
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib.subspaces.pca import pca
 
@@ -271,26 +270,13 @@ def test_lower_precision_follows_float64(dtype, atol):
         assert torch.allclose(got.double(), want, atol=4 * atol)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Record the most numbers in any one tensor that an operation returns."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        parts = result if isinstance(result, (tuple, list)) else [result]
-        sizes = [part.numel() for part in parts if isinstance(part, torch.Tensor)]
-        self.numbers = max(self.numbers, *sizes, 0)
-        return result
-
-
 @pytest.mark.parametrize("shape", [(3000, 5), (5, 3000)])
 @pytest.mark.parametrize("k", [1, 5])
-def test_nothing_larger_than_the_data_is_formed(shape, k):
+def test_nothing_larger_than_the_data_is_formed(largest_tensor, shape, k):
     X = samples(*sorted(shape, reverse=True)).reshape(shape)
-    with LargestTensor() as largest:
+    with largest_tensor:
         pca(X, k, center=False).denoise(X)
-    assert largest.numbers == X.numel()
+    assert largest_tensor.entries == X.numel()
 
 
 def test_gradients():
