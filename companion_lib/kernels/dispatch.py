@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, lru_cache
+from functools import cache
 
+import torch
 from torch import Tensor
 
 FORMS = ("reference", "fast", "triton")
+OLDEST = (7, 0)  # the compute capability that Triton needs
 _forced: ContextVar[str | None] = ContextVar("form", default=None)
 
 
@@ -78,17 +80,29 @@ def pick(kernel: str, like: Tensor, obstacle: str | None = None, triton: bool = 
     return "fast"
 
 
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    """Tell whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+@cache
+def _not_importable() -> str | None:
+    """Say why Triton cannot be imported, if it cannot: to find it is not enough."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (pip install triton)"
+    try:
+        importlib.import_module("triton.language")
+    except Exception as error:  # what a broken installation raises can be anything
+        return f"Triton cannot be imported ({type(error).__name__}: {error})"
+    return None
 
 
 def _missing(like: Tensor) -> str | None:
-    if not has_triton():
-        return "Triton is not installed (pip install triton)"
-    if like.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if reason := _not_importable():
+        return reason
+    if like.device.type != "cuda":
+        if os.environ.get("TRITON_INTERPRET") == "1":
+            return None
         return f"it needs CUDA tensors, got {like.device.type}, or TRITON_INTERPRET=1"
+    capability = torch.cuda.get_device_capability(like.device)
+    if capability < OLDEST:
+        needed, found = (".".join(map(str, pair)) for pair in (OLDEST, capability))
+        return f"it needs compute capability {needed}, got {found}"
     return None
 
 
