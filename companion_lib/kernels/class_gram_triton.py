@@ -87,6 +87,8 @@ def segment_gram(
     if high <= wide:
         i = high * TILE + tl.arange(0, TILE)
         j = wide * TILE + tl.arange(0, TILE)
+        left_columns = i.to(tl.int64)[None, :] * column_stride  # of Zᵀ, these are far apart
+        right_columns = j.to(tl.int64)[None, :] * column_stride
         begin = tl.load(starts + segment)
         end = tl.load(starts + segment + 1)
         total = tl.zeros((TILE, TILE), dtype=tl.float32)
@@ -94,12 +96,8 @@ def segment_gram(
             at = first + tl.arange(0, DEPTH)
             rows = tl.load(order + at, mask=at < end, other=0)[:, None] * row_stride
             inside = (at < end)[:, None]
-            left = tl.load(
-                Z + rows + i[None, :] * column_stride, mask=inside & (i < d)[None, :], other=0.0
-            )
-            right = tl.load(
-                Z + rows + j[None, :] * column_stride, mask=inside & (j < d)[None, :], other=0.0
-            )
+            left = tl.load(Z + rows + left_columns, mask=inside & (i < d)[None, :], other=0.0)
+            right = tl.load(Z + rows + right_columns, mask=inside & (j < d)[None, :], other=0.0)
             total = tl.dot(tl.trans(left), right, total, input_precision="ieee")
         target = grams + segment.to(tl.int64) * d * d
         keep = (i < d)[:, None] & (j < d)[None, :]
@@ -126,7 +124,7 @@ def segment_product(
     for first in range(0, d, DEPTH):
         i = first + tl.arange(0, DEPTH)
         left = tl.load(
-            Z + rows * row_stride + i[None, :] * column_stride,
+            Z + rows * row_stride + i.to(tl.int64)[None, :] * column_stride,
             mask=inside & (i < d)[None, :],
             other=0.0,
         )

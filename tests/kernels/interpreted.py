@@ -55,6 +55,19 @@ def test_class_gram_of_strided_rows_and_int_labels():
         assert torch.allclose(class_gram(Z, labels), expected, atol=1e-5)
 
 
+def test_class_gram_of_columns_more_than_two_to_the_31_numbers_apart():
+    """A transposed view: 4 GB of addresses, of which only the six rows' pages are ever used."""
+    gap = 2**30 + 5
+    Z = torch.empty(2 * gap + 6, dtype=torch.float16).as_strided((6, 3), (1, gap))
+    Z.copy_(randn(6, 3))
+    labels = torch.arange(6) % 2
+    near, Z = Z.clone().requires_grad_(), Z.requires_grad_()
+    grams = [_with("triton", class_gram, rows, labels) for rows in (near, Z)]
+    assert torch.equal(*grams)
+    gradients = [torch.autograd.grad(g.sum(), x)[0] for g, x in zip(grams, (near, Z), strict=True)]
+    assert torch.equal(*gradients)
+
+
 def test_class_gram_of_large_numbers_in_half_precision():
     Z = (3e4 * torch.sign(randn(200, 20))).half()
     with use("triton"):
