@@ -43,7 +43,9 @@ def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
     *Triton*, for labels: one launch for all classes instead of k matrix products, ``n d² / 2``
     multiply-adds (tiles below the diagonal are mirrored), half precision on tensor cores from
     sm_80 on, rows gathered where they lie, so ``Z`` is not copied, and class sizes that never
-    leave the GPU. The gradient is one more launch for the same reasons, ``n d²``.
+    leave the GPU. One thing is waited for: the check of the labels brings the smallest and the
+    largest back, together. The gradient is one more launch, ``n d²``, in float32 also for half
+    precision, as its matrices are: no tensor cores.
 
     Book: section ``rate-reduction``; its samples are columns.
     """
@@ -89,7 +91,7 @@ def check_labels(labels: Tensor, n: int, k: int | None) -> int:
             f"classes must be {n} integer labels, one for each row, or memberships ({n}, k), "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
-    low, high = (int(end) for end in torch.aminmax(labels))
+    low, high = torch.stack(torch.aminmax(labels)).tolist()  # on a GPU, one wait and not two
     k = high + 1 if k is None else k
     if low < 0 or high >= k:
         raise ValueError(f"labels must be from 0 to k - 1 = {k - 1}, got {low} to {high}")

@@ -23,13 +23,15 @@ def segment_grams(Z: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 class _SegmentGrams(torch.autograd.Function):
-    """No size comes back from the device, so nothing waits for it."""
+    """No size of a class comes back from the device, so nothing waits for one here.
+
+    Hence no ``torch.bincount`` either: on a GPU it waits for the smallest and largest label.
+    """
 
     @staticmethod
     def forward(ctx, Z: Tensor, labels: Tensor, k: int) -> Tensor:
-        order = torch.argsort(labels)
-        starts = torch.zeros(k + 1, dtype=torch.long, device=Z.device)
-        torch.cumsum(torch.bincount(labels, minlength=k), 0, out=starts[1:])
+        ordered, order = torch.sort(labels)
+        starts = torch.searchsorted(ordered, torch.arange(k + 1, device=Z.device))
         ctx.save_for_backward(Z, order, starts)
         return gram(Z, order, starts)
 

@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib.kernels import class_gram, softmax_mean, use
+from companion_lib.kernels.class_gram_triton import segment_grams
 from companion_lib.kernels.softmax_mean import BLOCK
 
 
@@ -66,6 +68,22 @@ def test_class_gram_of_columns_more_than_two_to_the_31_numbers_apart():
     assert torch.equal(*grams)
     gradients = [torch.autograd.grad(g.sum(), x)[0] for g, x in zip(grams, (near, Z), strict=True)]
     assert torch.equal(*gradients)
+
+
+def test_class_gram_waits_for_no_size_of_a_class():
+    """Neither ``int`` of a tensor nor ``bincount``, which looks at the labels first."""
+    operations = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.add(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    Z, labels = randn(12, 3).requires_grad_(), torch.arange(12) % 4
+    with Watch():
+        segment_grams(Z, labels, 5).sum().backward()
+    assert "sort" in operations
+    assert not operations & {"_local_scalar_dense", "bincount", "nonzero", "unique_consecutive"}
 
 
 def test_class_gram_of_large_numbers_in_half_precision():

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib import kernels
 from companion_lib.kernels import class_gram
+from companion_lib.kernels.class_gram import check_labels
 
 seeds = st.integers(0, 2**16)
 few = settings(max_examples=20, deadline=None)
@@ -172,3 +174,18 @@ def test_bad_input(message):
 def test_a_label_beyond_k():
     with pytest.raises(ValueError, match="labels must be from 0 to k - 1 = 1, got 0 to 2"):
         class_gram(GOOD, torch.tensor([0, 1, 2, 0]), k=2)
+
+
+def test_the_ends_of_the_labels_come_back_together():
+    """``int`` of a tensor would wait for a GPU, for each of them."""
+    operations = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.append(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        assert check_labels(torch.tensor([0, 3, 1]), 3, None) == 4
+    assert "aminmax" in operations
+    assert "_local_scalar_dense" not in operations
