@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 import traitlets
 from torch import Tensor
 
 from companion_lib.compression import class_coding_rates, coding_rate, max_rate_reduction
-from companion_lib.validation import check_count
+from companion_lib.validation import check_count, check_positive
 from companion_lib.widgets.base import Between, Count, Widget
 
 START_ANGLE = 40.0
@@ -82,11 +83,13 @@ class CodingRatePlayground(Widget):
     @traitlets.validate("points")
     def _well_shaped(self, proposal):
         n = self.d * self.data.get("per_class", 0)
-        rows = [list(row) for row in proposal.value]
-        fits = len(rows) == n and all(len(row) == self.d for row in rows)
-        if not fits or not all(math.isfinite(value) for row in rows for value in row):
+        try:
+            rows = [list(row) for row in proposal.value]
+        except TypeError:  # a row that is a number, or None
+            rows = None
+        if rows is None or len(rows) != n or not all(_is_point(row, self.d) for row in rows):
             raise traitlets.TraitError(f"points must be {n} rows of {self.d} finite numbers")
-        return rows
+        return [[float(value) for value in row] for row in rows]
 
     @property
     def samples(self) -> Tensor:
@@ -122,12 +125,22 @@ class CodingRatePlayground(Widget):
 
     @property
     def scale(self) -> float:
-        """The root mean square length of the points. Setting it stretches them all."""
+        """The root mean square length of the points. Setting it stretches them all.
+
+        Raises
+        ------
+        ValueError
+            If it is set to what is not positive and finite, or while all points are zero.
+        """
         return self.samples.square().sum(1).mean().sqrt().item()
 
     @scale.setter
     def scale(self, length: float):
-        self.points = (self.samples * (length / self.scale)).tolist()
+        check_positive(length, "scale")
+        now = self.scale
+        if now == 0:
+            raise ValueError("scale cannot be set while all points are zero: there is no direction")
+        self.points = (self.samples * (length / now)).tolist()
 
     def values(self) -> dict[str, float]:
         """Return the numbers on display, computed here instead of in the browser.
@@ -157,6 +170,10 @@ class CodingRatePlayground(Widget):
         u, v = (_main_direction(Z) for Z in self.samples[: 2 * m].split(m))
         cosine = (u @ v).item()
         return u, v - cosine * u, cosine
+
+
+def _is_point(row: list, d: int) -> bool:
+    return len(row) == d and all(isinstance(x, Real) and math.isfinite(x) for x in row)
 
 
 def _main_direction(Z: Tensor) -> Tensor:

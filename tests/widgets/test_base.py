@@ -226,6 +226,13 @@ def test_room_for_classes_may_change_with_their_number():
             lambda: CodingRatePlayground().set_trait("points", [[0.0, 1.0], [2.0]] * 12),
             "points must be 24 rows of 2 finite numbers",
         ),
+        *(
+            (
+                lambda points=points: CodingRatePlayground().set_trait("points", points),
+                "points must be 24 rows of 2 finite numbers",
+            )
+            for points in ([["0", "1"]] * 24, ["01"] * 24, [[None, 1.0]] * 24, [1.0] * 24, [None])
+        ),
         (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
         (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
     ],

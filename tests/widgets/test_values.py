@@ -149,6 +149,23 @@ def test_reduction_grows_with_scale_and_only_scale_over_precision_counts():
     assert widget.values()["reduction"] == pytest.approx(reductions[-1])
 
 
+@pytest.mark.parametrize("length", [0, -1, math.nan, math.inf])
+def test_a_scale_that_is_no_length_is_refused(length):
+    widget = CodingRatePlayground()
+    before = widget.points
+    with pytest.raises(ValueError, match="scale must be positive and finite"):
+        widget.scale = length
+    assert widget.points == before
+
+
+def test_points_at_zero_cost_nothing_and_cannot_be_stretched():
+    widget = CodingRatePlayground()
+    widget.points = [[0, 0]] * 24
+    assert widget.values()["rate"] == widget.scale == 0
+    with pytest.raises(ValueError, match="while all points are zero"):
+        widget.scale = 1
+
+
 @pytest.mark.parametrize("d", [2, 3])
 def test_orthogonal_lines_of_unit_length_have_the_most_reduction(d):
     widget = CodingRatePlayground(d=d)
