@@ -31,7 +31,8 @@ class WatchMCR2(Widget):
     ----------
     mcr2, cross_entropy : Trajectory, optional
         What a ``TrainingRecorder`` saw of each training, at the same epochs and of the same
-        samples. Not given: both are trained here on scikit-learn's digits, in a few seconds.
+        samples, with the same ε. Not given: both are trained here on scikit-learn's digits, in a
+        few seconds.
     snapshot : int
         Which of the recorded epochs is shown, from 0.
     collapse : bool
@@ -47,7 +48,9 @@ class WatchMCR2(Widget):
     Raises
     ------
     ValueError
-        If one trajectory is given without the other, or they do not match.
+        If one trajectory is given without the other, or they do not match: in epochs, test
+        samples, their labels, or the bound and the rank that belong to it. The last two differ
+        if ε, the size of features or that of a class does, and then so do the rates' scales.
     traitlets.TraitError
         If ``snapshot`` is out of range, at any time.
 
@@ -140,6 +143,16 @@ def _stored(mcr2: Trajectory, cross_entropy: Trajectory) -> dict:
         )
     if not torch.equal(mcr2.images, cross_entropy.images):
         raise ValueError("both trainings must be recorded with the same test samples")
+    if not torch.equal(mcr2.labels, cross_entropy.labels):
+        raise ValueError("both trainings must be recorded with the same labels of the test samples")
+    limits = [(one.bound, one.rank) for one in (mcr2, cross_entropy)]
+    if limits[0] != limits[1]:
+        raise ValueError(
+            "both trainings must be recorded with the same eps, feature size and class sizes, got "
+            + " and ".join(
+                f"a bound of {bound:.6g} nats at rank {rank:.6g}" for bound, rank in limits
+            )
+        )
     check_count(len(mcr2.epochs), "the number of recorded epochs", 20, low=2)
     m = len(mcr2.labels)
     rows, columns = torch.triu_indices(m, m, 1)

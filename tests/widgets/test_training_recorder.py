@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,8 +27,8 @@ def optimum(d=16, k=4, size=32, seed=0):
     return torch.stack(rows), y
 
 
-def record(encode, Z, y, epochs=(0, 1)):
-    recorder = TrainingRecorder(encode, Z, y, Z, y, EPS, epochs)
+def record(encode, Z, y, epochs=(0, 1), eps=EPS):
+    recorder = TrainingRecorder(encode, Z, y, Z, y, eps, epochs)
     for epoch in range(3):
         recorder(epoch)
     return recorder.trajectory
@@ -110,6 +111,11 @@ def test_what_does_not_belong_together_is_refused():
         WatchMCR2(one, record(lambda X: X, Z, y, (0, 2)))
     with pytest.raises(ValueError, match="with the same test samples"):
         WatchMCR2(one, record(lambda X: X, *optimum(seed=1)))
+    with pytest.raises(ValueError, match="with the same labels"):
+        WatchMCR2(one, replace(one, labels=one.labels.flip(0)))
+    for other in (record(lambda X: X, Z, y, eps=0.3), record(lambda X: X[:, :8], Z, y)):
+        with pytest.raises(ValueError, match=r"got a bound of .* at rank 4 and a bound of .* at"):
+            WatchMCR2(one, other)
 
 
 def test_too_few_test_samples_or_no_record_are_named():
