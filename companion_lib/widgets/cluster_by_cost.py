@@ -10,7 +10,7 @@ import traitlets
 from torch import Tensor
 
 from companion_lib import data
-from companion_lib.compression import cluster_by_coding_length, coding_rate
+from companion_lib.compression import cluster_by_coding_length, coding_length
 from companion_lib.widgets.base import Between, Count, Widget
 from companion_lib.widgets.encoding import fine_scale, pack, unpack
 
@@ -130,17 +130,8 @@ class ClusterByCost(Widget):
         return labels
 
     def _bits(self, labels: Tensor) -> float:
-        """Return the bits per vector of a partition.
-
-        By singular values, which stay exact where a precise code meets few points: a Gram matrix
-        has lost the ones of ``I + a XᵀX`` long before.
-        """
-        nats = 0.0
-        for label in labels.unique():
-            part = self.points[labels == label]
-            n, d = part.shape
-            coded = n + d if self.overhead else n
-            nats += coded * coding_rate(part, self.eps).item() + n * math.log(N / n)
+        """Return the bits per vector of a partition."""
+        nats = coding_length(self.points, labels, self.eps, self.overhead).item()
         return nats / N / math.log(2)
 
 

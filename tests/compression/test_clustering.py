@@ -1,6 +1,8 @@
 """Clustering by coding length: brute force, the book's example, invariances, bad input."""
 
 import math
+import tracemalloc
+from fractions import Fraction
 from itertools import combinations
 
 import pytest
@@ -121,14 +123,56 @@ def test_nothing_to_code_but_the_groups():
     assert length == pytest.approx(2 * math.log(2) + 2 * math.log(4), rel=1e-14)
 
 
-@pytest.mark.parametrize("groups", [5, 20])
-def test_lengths_at_a_precision_that_drowns_the_ones(groups):
-    """Each group a line, d/(n ε²) = 1e12. Gram matrices keep three digits of the ones."""
-    X, labels = randn(groups, 3).repeat_interleave(2, 0), torch.arange(groups).repeat_interleave(2)
-    energies = 2 * X[::2].square().sum(1)
-    eps = 1e-6
-    expected = (5 / 2 * torch.log1p(3 / (2 * eps**2) * energies) + 2 * math.log(groups)).sum()
-    assert coding_length(X, labels, eps).item() == pytest.approx(expected.item(), abs=0.01 * groups)
+def exact_cost(rows, n, eps, overhead):
+    """``cost`` in rational numbers, up to the logarithm."""
+    rows = [[Fraction(x) for x in row] for row in rows.tolist()]
+    size, d = len(rows), len(rows[0])
+    a = Fraction(d) / (size * Fraction(eps) ** 2)
+    S = [[(i == j) + a * sum(r[i] * r[j] for r in rows) for j in range(d)] for i in range(d)]
+    det = Fraction(1)
+    for k in range(d):
+        det *= S[k][k]
+        for i in range(k + 1, d):
+            S[i] = [x - S[i][k] / S[k][k] * y for x, y in zip(S[i], S[k], strict=True)]
+    rate = (math.log(det.numerator) - math.log(det.denominator)) / 2
+    return (size + d * overhead) * rate + size * math.log(n / size)
+
+
+@few
+@given(seeds, st.integers(1, 5), st.integers(1, 4), st.sampled_from([1, 1e-4, 1e-8]), st.booleans())
+def test_lengths_are_exact_at_every_precision(seed, size, d, eps, overhead):
+    """Where ``d`` exceeds the size, ones are left beside numbers of the size of 1/ε² = 1e16."""
+    X, labels = randn(3 * size, d, seed=seed), torch.arange(3 * size) % 3
+    exact = sum(exact_cost(X[labels == k], 3 * size, eps, overhead) for k in range(3))
+    assert coding_length(X, labels, eps, overhead).item() == pytest.approx(exact, abs=1e-5)
+
+
+def test_copies_cost_their_line_only_at_every_precision():
+    """Each group a line, d/(n ε²) = 1e16: what leaves the line in rounding is not seen."""
+    X, labels = randn(20, 3).repeat_interleave(4, 0), torch.arange(20).repeat_interleave(4)
+    eps = 1e-8
+    energies = 4 * X[::4].square().sum(1)
+    expected = (7 / 2 * torch.log1p(3 / (4 * eps**2) * energies) + 4 * math.log(20)).sum()
+    assert coding_length(X, labels, eps).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def peak_megabytes(call):
+    """Return what numpy holds at most in a call."""
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
+
+
+def test_memory_of_long_samples_and_of_their_pairs(largest_tensor):
+    """An outer product for each sample would be 240 MB, a matrix for each pair 82 MB."""
+    X, labels, singles = randn(3000, 100), torch.arange(3000) % 2, randn(64, 72)
+    with largest_tensor:
+        coding_length(X, labels, 0.1)
+    assert largest_tensor.entries <= X.numel()
+    assert peak_megabytes(lambda: coding_length(X, labels, 0.1)) < 30
+    assert peak_megabytes(lambda: cluster_by_coding_length(singles, 0.1)) < 60
 
 
 # Steepest descent
@@ -158,10 +202,11 @@ def test_starting_from_groups(seed, overhead):
     assert torch.equal(renamed.start, start)
 
 
-def test_pairs_in_several_parts(monkeypatch):
+@pytest.mark.parametrize("numbers", [1, 40])
+def test_pairs_in_several_parts(monkeypatch, numbers):
     X = randn(20, 3)
     whole = cluster_by_coding_length(X, 0.1)
-    monkeypatch.setattr("companion_lib.compression.clustering.PAIRS", 2)
+    monkeypatch.setattr("companion_lib.compression.clustering.NUMBERS", numbers)
     parts = cluster_by_coding_length(X, 0.1)
     assert torch.equal(parts.merges, whole.merges) and torch.equal(parts.lengths, whole.lengths)
 
@@ -233,6 +278,18 @@ def test_subspaces_without_noise_are_found_exactly():
     fit = cluster_by_coding_length(torch.cat(parts)[order], 0.01)
     assert adjusted_rand_score(truth[order], fit.labels) == 1
     assert torch.bincount(fit.labels).tolist() == [50, 40, 30]
+
+
+@pytest.mark.parametrize("overhead", [True, False])
+def test_what_the_first_merge_saves_is_exact_where_ones_drown(scene, overhead):
+    """Of the products of two points, rounding would leave nothing of the ones at ε = 1e-8."""
+    X = scene[0].double()
+    fit = cluster_by_coding_length(X, 1e-8, overhead)
+    pair = fit.merges[0].tolist()
+    apart = sum(exact_cost(X[[i]], len(X), 1e-8, overhead) for i in pair)
+    saved = apart - exact_cost(X[pair], len(X), 1e-8, overhead)
+    assert (fit.lengths[0] - fit.lengths[1]).item() == pytest.approx(saved, abs=1e-6)
+    assert (fit.steps == 0) == (saved <= 0)
 
 
 # Corners

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from companion_lib.compression import best_rank, coding_length
+from companion_lib.compression import best_rank, coding_rate
 from companion_lib.widgets import (
     ClusterByCost,
     CodingRatePlayground,
@@ -224,16 +224,19 @@ def by_cost():
     return ClusterByCost()
 
 
-@pytest.mark.parametrize("power", [-5.0, -3.0, -1.5, 0.25])
+@pytest.mark.parametrize("power", [-8.0, -5.0, -3.0, -1.5, 0.25])
 @pytest.mark.parametrize("overhead", [False, True])
-def test_clusters_cost_what_the_library_says(by_cost, power, overhead):
+def test_clusters_cost_what_their_coding_rates_say(by_cost, power, overhead):
     by_cost.eps, by_cost.overhead = 10**power, overhead
     for merges in (0, 200, 350, 357):
         by_cost.merges = merges
-        bits = by_cost.values()["bits"] * len(by_cost.points) * math.log(2)
-        expected = coding_length(by_cost.points, by_cost.labels, 10**power, overhead)
-        # The library's Gram matrices lose ones where few points meet a precise code.
-        assert bits == pytest.approx(expected.item(), rel=1e-6)
+        nats = 0.0
+        for label in by_cost.labels.unique():
+            part = by_cost.points[by_cost.labels == label]
+            rate = coding_rate(part, 10**power).item()
+            nats += (len(part) + 3 * overhead) * rate + len(part) * math.log(358 / len(part))
+        bits = nats / 358 / math.log(2)
+        assert by_cost.values()["bits"] == pytest.approx(bits, rel=1e-9)
 
 
 def test_the_three_regimes_of_the_figure_and_which_of_them_is_real(by_cost):
@@ -247,9 +250,9 @@ def test_the_three_regimes_of_the_figure_and_which_of_them_is_real(by_cost):
     numbers = by_cost.values()
     assert numbers["clusters"] == 1
     assert numbers["greedy_bits"] > numbers["true_bits"] + 2
-    by_cost.eps = 1e-8  # nearly every point alone, at more bits than either
+    by_cost.eps = 1e-8  # every point alone, at more bits than either
     numbers = by_cost.values()
-    assert numbers["clusters"] > 300
+    assert numbers["clusters"] == 358
     assert numbers["greedy_bits"] > numbers["one_bits"] + 20 > numbers["true_bits"] + 20
 
 
