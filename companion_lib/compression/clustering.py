@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from companion_lib.validation import check_count, check_samples, working
+from companion_lib.compression.coding_rate import check_one_eps
+from companion_lib.validation import check_count, check_samples
 
 NUMBERS = 2**20  # in the matrices of the pairs of groups that are looked at together
 
@@ -21,14 +21,15 @@ class CodingLengthClustering:
     Attributes
     ----------
     labels : Tensor, (n,)
-        Clusters 0, 1, ... at the stop, the largest first.
+        Clusters 0, 1, ... at the stop, the largest first. On the device of the samples, as
+        ``start`` and the result of ``labels_after``; ``merges`` and ``lengths`` are on the CPU.
     steps : int
         Merges up to the stop: the first at which no merge shortens the code.
     merges : Tensor, (g - 1, 2)
         All merges from ``g`` groups down to one: the second group joins the first. A group is
         named by the smallest of the starting groups that it contains.
     lengths : Tensor, (g,)
-        Total coding length in nats before the first merge and after each.
+        Total coding length in nats before the first merge and after each, float64.
     start : Tensor, (n,)
         The groups at the beginning.
     """
@@ -47,7 +48,7 @@ class CodingLengthClustering:
     def labels_after(self, steps: int) -> Tensor:
         """Return the clusters after that many merges, the largest first."""
         check_count(steps, "steps", len(self.merges), "number of merges", low=0)
-        return _labels(self.start, self.merges[:steps])
+        return _labels(self.start.cpu(), self.merges[:steps]).to(self.labels.device)
 
     def __repr__(self) -> str:
         clusters = len(self.lengths) - self.steps
@@ -57,13 +58,14 @@ class CodingLengthClustering:
 def coding_length(X: Tensor, labels: Tensor, eps: float, overhead: bool = True) -> Tensor:
     """Return the nats that code all samples group by group, and who is in which group.
 
-    ``Σ_k (n_k + d) R_ε(X_k) + n_k log(n / n_k)``, with ``n_k R_ε(X_k)`` for the first term where
-    ``overhead`` is False: the ``d`` more pay for the group's basis.
+    ``Σ_k (n_k + d) R_ε(X_k) + n_k log(n / n_k)`` with ``R_ε(X) = ½ log det(I + d/(n ε²) XᵀX)``.
+    The first term is ``n_k R_ε(X_k)`` where ``overhead`` is False: the ``d`` more pay for the
+    group's basis.
 
     Parameters
     ----------
     X : Tensor, (n, d)
-        Samples as rows; subspaces go through the origin.
+        Samples as rows of any floating dtype; subspaces go through the origin.
     labels : Tensor, (n,)
         Groups as integers.
     eps : float, positive
@@ -73,26 +75,31 @@ def coding_length(X: Tensor, labels: Tensor, eps: float, overhead: bool = True) 
 
     Returns
     -------
-    Tensor, ()
+    Tensor, (), float64
+        In nats, for all samples together. Without a gradient.
 
     Raises
     ------
+    TypeError
+        If ``X`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty or has NaN, the labels do not fit, or ``eps`` is not positive.
+        If ``X`` is empty or has NaN, the labels do not fit, ``eps`` is not positive, or an entry
+        of ``X / eps`` exceeds 1e150.
 
     Notes
     -----
-    Computed from triangular factors of the samples, in float64. Rounding is about 1e-16 of the
-    longest sample over ε in each ``R_ε``: for points of unit length, 1e-8 nats at ``ε = 1e-8``.
+    Computed from triangular factors of the samples, in float64 on the CPU. Rounding is about 1e-16
+    of the longest sample over ε in each ``R_ε``: 1e-8 nats for points of unit length and an ε of
+    1e-8.
 
     Book: section ``clustering-gaussians``; Ma, Derksen, Hong and Wright (2007), "Segmentation of
     Multivariate Mixed Data via Lossy Data Coding and Compression".
     """
-    X = _check(X, eps)
+    samples = _in_units(X, eps)
     _check_groups(labels, "labels", X)
     groups, counts = np.unique(labels.cpu().numpy(), return_inverse=True, return_counts=True)[1:]
-    factors = _factors(X.cpu().numpy() / eps, groups, counts)
-    return X.new_tensor(_lengths(factors, counts, len(X), overhead).sum())
+    lengths = _lengths(_factors(samples, groups, counts), counts, len(X), overhead)
+    return torch.tensor(lengths.sum(), device=X.device)
 
 
 def cluster_by_coding_length(
@@ -102,12 +109,12 @@ def cluster_by_coding_length(
 
     Starts from single samples and always merges the pair of groups that shortens the code most,
     until no merge does. Neither the number of clusters nor their dimensions are given: they
-    follow from the precision ε.
+    follow from the precision ε. Lengths are in nats, with the factor ½ of the coding rate.
 
     Parameters
     ----------
     X : Tensor, (n, d)
-        Samples as rows; subspaces go through the origin.
+        Samples as rows of any floating dtype, computed in float64; subspaces go through the origin.
     eps : float, positive
         ε, not ε².
     overhead : bool
@@ -119,12 +126,15 @@ def cluster_by_coding_length(
     Returns
     -------
     CodingLengthClustering
-        The whole path to one cluster, and the clusters at the stop.
+        The whole path to one cluster, and the clusters at the stop. Without a gradient.
 
     Raises
     ------
+    TypeError
+        If ``X`` is not a floating-point tensor.
     ValueError
-        If ``X`` is empty or has NaN, ``start`` does not fit, or ``eps`` is not positive.
+        If ``X`` is empty or has NaN, ``start`` does not fit, ``eps`` is not positive, or an entry
+        of ``X / eps`` exceeds 1e150.
 
     Notes
     -----
@@ -137,21 +147,21 @@ def cluster_by_coding_length(
 
     Book: section ``clustering-gaussians``.
     """
-    X = _check(X, eps)
+    samples = _in_units(X, eps)
     if start is None:
         groups = torch.arange(len(X))
     else:
         _check_groups(start, "start", X)
         groups = start.cpu().unique(return_inverse=True)[1]
     counts = groups.bincount().numpy()
-    search = _Search(_factors(X.cpu().numpy() / eps, groups.numpy(), counts), counts, overhead)
+    search = _Search(_factors(samples, groups.numpy(), counts), counts, overhead)
     merges, saved = search.run()
     lengths = search.total - torch.tensor([0.0, *saved], dtype=torch.float64).cumsum(0)
     rises = [i for i, gain in enumerate(saved) if gain <= 0]
     steps = rises[0] if rises else len(saved)
     merges = torch.tensor(merges, dtype=torch.long).reshape(-1, 2)
     labels = _labels(groups, merges[:steps]).to(X.device)
-    return CodingLengthClustering(labels, steps, merges, lengths, groups)
+    return CodingLengthClustering(labels, steps, merges, lengths, groups.to(X.device))
 
 
 class _Search:
@@ -267,11 +277,15 @@ def _labels(start: Tensor, merges: Tensor) -> Tensor:
     return torch.argsort(order)[labels]
 
 
-def _check(X: Tensor, eps: float) -> Tensor:
+def _in_units(X: Tensor, eps: float) -> np.ndarray:
+    """Return ``X / eps`` in float64 on the CPU, if both are in order."""
     check_samples(X)
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps must be positive and finite, got {eps}")
-    return working(X).double()
+    eps = check_one_eps(eps, torch.empty(0, dtype=torch.float64)).item()
+    X = X.detach().cpu().double().numpy()
+    largest = np.abs(X).max()
+    if largest / 1e150 > eps:  # squares have to stay in range
+        raise ValueError(f"eps must be at least 1e-150 of the largest entry of X, got {eps}")
+    return X / eps
 
 
 def _check_groups(labels: Tensor, name: str, X: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -320,6 +321,34 @@ def test_it_is_computed_in_float64(dtype):
     assert length.item() == pytest.approx(fit.length, rel=1e-13)
 
 
+def test_samples_with_gradients_and_precisions_as_tensors():
+    X, labels = blobs(20, 3), torch.arange(20) % 3
+    plain, fit = coding_length(X, labels, 0.1), cluster_by_coding_length(X, 0.1)
+    for samples in (X, X.clone().requires_grad_()):
+        for tracked in (False, True):
+            eps = torch.tensor(0.1, dtype=torch.float64, requires_grad=tracked)
+            length = coding_length(samples, labels, eps)
+            assert torch.equal(length, fit) and not length.requires_grad
+            assert torch.equal(cluster_by_coding_length(samples, eps).lengths, plain.lengths)
+
+
+def test_clusters_are_where_the_samples_are():
+    """Without a GPU at hand, with the one device that computes nothing."""
+    fit = cluster_by_coding_length(blobs(20, 3), 0.1)
+    elsewhere = replace(fit, labels=fit.labels.to("meta"))
+    assert elsewhere.labels_after(3).device.type == "meta"
+    assert fit.labels_after(3).device == fit.start.device == fit.labels.device
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_extreme_units(scale):
+    X, labels = blobs(20, 3), torch.arange(20) % 3
+    length = coding_length(scale * X, labels, scale * 0.1).item()
+    assert length == pytest.approx(coding_length(X, labels, 0.1).item(), rel=1e-12)
+    names = cluster_by_coding_length(X, 1e200).lengths  # only who is in which group
+    assert names[0].item() == pytest.approx(20 * math.log(20)) and abs(names[-1].item()) < 1e-10
+
+
 def test_input_is_untouched_and_result_repeats():
     X, start = blobs(20, 3), torch.arange(20) % 7
     copies = X.clone(), start.clone()
@@ -345,6 +374,8 @@ BAD = [
     ((ONES, -1.0), ValueError, "eps must be positive and finite, got -1.0"),
     ((ONES, NAN), ValueError, "eps must be positive and finite, got nan"),
     ((ONES, INF), ValueError, "eps must be positive and finite, got inf"),
+    ((ONES, torch.ones(2)), ValueError, r"eps must be one number, got shape \(2,\)"),
+    ((ONES, 1e-170), ValueError, "eps must be at least 1e-150 of the largest .*, got 1e-170"),
 ]
 BAD_GROUPS = [torch.zeros(4), torch.zeros(3).long(), torch.zeros(4, 1).long(), [0, 0, 1, 1]]
 
