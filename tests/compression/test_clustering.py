@@ -328,8 +328,8 @@ def test_samples_with_gradients_and_precisions_as_tensors():
         for tracked in (False, True):
             eps = torch.tensor(0.1, dtype=torch.float64, requires_grad=tracked)
             length = coding_length(samples, labels, eps)
-            assert torch.equal(length, fit) and not length.requires_grad
-            assert torch.equal(cluster_by_coding_length(samples, eps).lengths, plain.lengths)
+            assert torch.equal(length, plain) and not length.requires_grad
+            assert torch.equal(cluster_by_coding_length(samples, eps).lengths, fit.lengths)
 
 
 def test_clusters_are_where_the_samples_are():
