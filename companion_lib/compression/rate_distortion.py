@@ -37,7 +37,7 @@ def rate_distortion_gaussian(eigenvalues: Tensor, eps: float | Tensor) -> Gaussi
     Parameters
     ----------
     eigenvalues : Tensor, (d,), at least 0
-        Of the covariance Σ, in any order.
+        Of the covariance Σ, in any order. Half precision is computed in float32.
     eps : float or Tensor, (...), positive
         ε, not ε²: the mean squared error of the whole vector is at most ε².
 
@@ -65,15 +65,16 @@ def rate_distortion_gaussian(eigenvalues: Tensor, eps: float | Tensor) -> Gaussi
         raise ValueError(f"eigenvalues must be at least 0, got {lam.min().item():.4g}")
     budget = check_eps(eps, lam).square()
     ascending = lam.sort().values
-    drowned = ascending.cumsum(0) - ascending  # the sum of the j smallest, j = 0, ..., d - 1
+    below = ascending.cumsum(0)[:-1]
+    drowned = torch.cat([lam.new_zeros(1), below])  # the sum of the j smallest, j = 0, ..., d - 1
     dry = torch.arange(len(lam), 0, -1, dtype=lam.dtype, device=lam.device)
     candidates = (budget[..., None] - drowned) / dry
     # Drowned or not, a direction holds at most its eigenvalue and at most the level. So the level
     # is no less than any candidate, and equal to the right one.
     level = candidates.amax(-1).clamp(max=ascending[-1])
     distortions = torch.minimum(level[..., None], lam)
-    # A direction without variance has nothing to code: its ratio is 0/0.
-    ratios = torch.where(lam > 0, lam / distortions, torch.ones_like(lam))
+    # A direction without variance has nothing to code: its ratio, and the gradient, would be 0/0.
+    ratios = torch.where(lam > 0, lam, 1) / torch.where(lam > 0, distortions, 1)
     return GaussianRateDistortion(ratios.log().sum(-1) / 2, level, distortions)
 
 
@@ -156,7 +157,8 @@ def blahut_arimoto(
     Parameters
     ----------
     probabilities : Tensor, (n,)
-        Of the source symbols; at least 0, sum one.
+        Of the source symbols; at least 0, sum one. Any floating dtype: computed in float64, as
+        many small steps and a certified gap need.
     distortions : Tensor, (n, m)
         ``distortions[i, j]`` is the cost of reproducing symbol ``i`` as ``j``, such as a squared
         distance.
@@ -169,6 +171,7 @@ def blahut_arimoto(
     Returns
     -------
     DiscreteRateDistortion
+        Its channel has the dtype of ``probabilities``, for half precision float32.
 
     Raises
     ------
@@ -210,13 +213,13 @@ def blahut_arimoto(
         q = q / q.sum()
         power *= 1.1
     channel = kernel * q / (kernel @ q)[:, None]
-    return _point(p, cost, channel, beta, max(gap, 0.0), steps)
+    return _like(probabilities, _point(p, cost, channel, beta, max(gap, 0.0), steps))
 
 
 def rate_distortion(
     probabilities: Tensor, distortions: Tensor, eps: float, tol: float = 1e-4
 ) -> DiscreteRateDistortion:
-    """Return the rate-distortion function of a discrete source at mean distortion ε².
+    """Return the rate-distortion function of a discrete source at mean distortion ε², in nats.
 
     Parameters
     ----------
@@ -229,6 +232,7 @@ def rate_distortion(
     -------
     DiscreteRateDistortion
         With ``distortion`` ε², or less where the curve has ended: at the zero rate of a large ε.
+        Computed in float64, with a channel as from ``blahut_arimoto``.
 
     Raises
     ------
@@ -251,7 +255,7 @@ def rate_distortion(
     silent = (p @ cost).argmin().expand(len(cost))
     coarse, fine = (_point(p, cost, _deterministic(to, cost)) for to in (silent, cost.argmin(1)))
     if budget >= coarse.distortion:
-        return coarse
+        return _like(probabilities, coarse)
     if budget < fine.distortion:
         raise ValueError(f"eps must be at least {math.sqrt(fine.distortion):.4g} here, got {eps}")
     bound, steps = 0.0, 0
@@ -268,21 +272,25 @@ def rate_distortion(
         tangent = point.rate - point.gap + slope * (point.distortion - budget)
         bound = max(bound, tangent)
         coarse, fine = (point, fine) if point.distortion > budget else (coarse, point)
-    return replace(mixture, gap=max(mixture.rate - bound, 0.0))
+    return _like(probabilities, replace(mixture, gap=max(mixture.rate - bound, 0.0)))
 
 
 def _check_source(probabilities: Tensor, distortions: Tensor) -> tuple[Tensor, Tensor]:
-    p = working(check_tensor(probabilities, "probabilities", ndim=1))
-    cost = working(check_tensor(distortions, "distortions", ndim=2)).to(p.dtype)
+    p = check_tensor(probabilities, "probabilities", ndim=1).double()
+    cost = check_tensor(distortions, "distortions", ndim=2).double()
     if (p < 0).any():
         raise ValueError(f"probabilities must be at least 0, got {p.min().item():.4g}")
-    if abs(p.sum().item() - 1) > 1e-5:
+    if abs(p.sum().item() - 1) > max(1e-5, torch.finfo(probabilities.dtype).eps):
         raise ValueError(f"probabilities must sum to one, got a sum of {p.sum().item():.6g}")
     if len(cost) != len(p):
         raise ValueError(
             f"distortions must have {len(p)} rows, one for each symbol, got {tuple(cost.shape)}"
         )
     return p / p.sum(), cost
+
+
+def _like(probabilities: Tensor, point: DiscreteRateDistortion) -> DiscreteRateDistortion:
+    return replace(point, channel=point.channel.to(working(probabilities).dtype))
 
 
 def _deterministic(reproductions: Tensor, cost: Tensor) -> Tensor:

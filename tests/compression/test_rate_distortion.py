@@ -148,6 +148,36 @@ def test_directions_without_variance_are_free(values):
     assert fit.distortions.isfinite().all() and fit.water_level.isfinite()
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.0], [2.0, 0.0, 0.0, 0.5], [1.0, 0.2]])
+def test_gradients_of_eigenvalues_are_those_of_differences(values):
+    """At zero from above: variance there takes error away from the directions that are coded."""
+    lam, step = tensor(values).requires_grad_(), 1e-7
+    rate = rate_distortion_gaussian(lam, 0.5).rate
+    (gradient,) = torch.autograd.grad(rate, lam)
+    for i in range(len(values)):
+        moved = lam.detach().clone()
+        moved[i] += step
+        slope = (rate_distortion_gaussian(moved, 0.5).rate - rate) / step
+        assert gradient[i].item() == pytest.approx(slope.item(), rel=1e-5)
+
+
+def test_no_variance_has_no_gradient():
+    lam = torch.zeros(3).requires_grad_()
+    (gradient,) = torch.autograd.grad(rate_distortion_gaussian(lam, 0.5).rate, lam)
+    assert gradient.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("values", [[1e-9, 1.0], [1e-9, 1e-9, 1.0, 3.0]])
+def test_small_variances_beside_large_ones_in_float32(values):
+    """One in the sum of all eigenvalues would swallow them."""
+    budget = 1.5e-9
+    fit = rate_distortion_gaussian(torch.tensor(values), budget**0.5)
+    exact = rate_distortion_gaussian(tensor(values), budget**0.5)
+    assert fit.distortions.sum().item() == pytest.approx(budget, rel=1e-6)
+    assert fit.water_level.item() == pytest.approx(budget / len(values), rel=1e-6)
+    assert fit.rate.item() == pytest.approx(exact.rate.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_gaussian_in_lower_precision(dtype):
     fit, exact = (rate_distortion_gaussian(lam, 0.1) for lam in (SPECTRUM.to(dtype), SPECTRUM))
@@ -410,6 +440,25 @@ def test_discrete_sources_of_every_dtype(dtype):
     assert found.rate == pytest.approx(math.log(2) - entropy(0.09, 0.91), abs=1e-4)
     assert found.channel.dtype == torch.promote_types(dtype, torch.float32)
     assert torch.equal(p, copies[0]) and torch.equal(cost, copies[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_source_of_lower_precision_is_as_well_solved(dtype):
+    p, cost = grid_source()
+    p, cost = p.to(dtype), cost.to(dtype)
+    total = p.double().sum()  # not one, in half precision
+    point, exact = (
+        blahut_arimoto(*x, 2.0) for x in ((p, cost), (p.double() / total, cost.double()))
+    )
+    assert point.gap <= 1e-4 and point.steps == exact.steps
+    assert point.rate == pytest.approx(exact.rate, rel=1e-12)
+    assert point.channel.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.allclose(point.channel.double(), exact.channel, atol=1e-6)
+    found = rate_distortion(p, cost, 0.5)
+    assert found.gap <= 1e-4 and found.distortion == pytest.approx(0.25, rel=1e-9)
+    assert (
+        found.channel.dtype == rate_distortion(p, cost, 50.0).channel.dtype == point.channel.dtype
+    )
 
 
 # Bad input
