@@ -64,11 +64,15 @@ class NearestSubspaceClassifier:
         )
 
     def residuals(self, Z: Tensor) -> Tensor:
-        """Return the squared distances ``(n, k)`` of samples ``(n, d)`` to the subspaces."""
+        """Return the squared distances ``(n, k)`` of samples ``(n, d)`` to the subspaces.
+
+        From what each projection leaves of a sample: a difference of squared norms would lose
+        distances that are small against it.
+        """
         check_samples(Z, "Z")
         Z = check_features(working(Z), self.components[0, 0], "Z")
-        kept = torch.einsum("nd,krd->nkr", Z, self.components).square().sum(2)
-        return (Z.square().sum(1, keepdim=True) - kept).clamp(min=0)
+        left = (Z - (Z @ basis.T) @ basis for basis in self.components)  # (n, d) at a time
+        return torch.stack([rest.square().sum(1) for rest in left], 1)
 
     def predict(self, Z: Tensor) -> Tensor:
         """Return the class ``(n,)`` whose subspace is nearest to each sample of ``(n, d)``."""

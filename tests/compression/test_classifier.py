@@ -1,5 +1,7 @@
 """The nearest subspace: exact recovery, explicit projections, digits, invariances, bad input."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,28 @@ def test_rotation_order_names_and_lengths(seed, scale):
     assert torch.equal(after.predict(scale * new @ Q), names[before.predict(new)])
     residuals = after.residuals(scale * new @ Q)[:, names]
     assert torch.allclose(residuals, scale**2 * before.residuals(new), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lines_that_nearly_coincide(dtype):
+    """Squared distances of 4e-8, or 4e-16, of squared norms: less than these are rounded to."""
+    angle = 2e-4 if dtype == torch.float32 else 2e-8
+    lines = torch.tensor([[1.0, 0, 0], [math.cos(angle), math.sin(angle), 0]]).double()
+    lines = (lines @ data.random_orthogonal(3, generator())).to(dtype)
+    labels = torch.arange(200) % 2
+    model = NearestSubspaceClassifier(lines[:, None], torch.ones(2, 1, dtype=dtype))
+    Z = randn(200, 1, dtype=dtype) * lines[labels]
+    assert torch.equal(model.predict(Z), labels)
+    other = model.residuals(Z)[torch.arange(200), 1 - labels]
+    assert torch.allclose(other, angle**2 * Z.square().sum(1), rtol=2e-2, atol=0)
+
+
+def test_memory_of_residuals(largest_tensor):
+    Z, labels = problem(n=600, d=30, k=20)
+    model = fit(Z, labels, 25)
+    with largest_tensor:
+        model.residuals(Z)
+    assert largest_tensor.entries <= Z.numel()
 
 
 def test_digits():
