@@ -43,6 +43,7 @@ def covering_radius(points: Tensor, centers: Tensor) -> Tensor:
     Parameters
     ----------
     points : Tensor, (n, d)
+        Half precision is computed in float32.
     centers : Tensor, (m, d)
 
     Returns
@@ -77,9 +78,10 @@ def greedy_cover(points: Tensor, eps: float) -> GreedyCover:
     Parameters
     ----------
     points : Tensor, (n, d)
-        The first one is the first center.
+        The first one is the first center. Half precision is computed in float32.
     eps : float, at least 0
-        ε, the radius.
+        ε, not ε²: the radius, a distance that no point exceeds. So the mean squared error of
+        coding points by their nearest centers is at most ε².
 
     Returns
     -------

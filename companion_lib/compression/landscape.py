@@ -11,7 +11,9 @@ from torch import Tensor
 
 from companion_lib.compression.coding_rate import rate_reduction
 from companion_lib.data import random_orthogonal
-from companion_lib.validation import check_count, check_range, working
+from companion_lib.validation import check_count, check_positive, check_range, working
+
+TINY = 1e-100  # the smallest eps, and the smallest share of the largest weight
 
 
 def max_rate_reduction(
@@ -31,7 +33,7 @@ def max_rate_reduction(
     d : int
         Dimension of the features.
     eps : float, positive
-        ε, not ε².
+        ε, not ε²; 1e-100 to 1e100, as in all of these closed forms.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def max_rate_reduction(
     Book: section ``rate-reduction-landscape``.
     """
     _check_classes(class_sizes, ranks, d)
-    _check_positive(eps, "eps")
+    _check_precision(eps)
     n = sum(class_sizes)
     total = 0.0
     for size, rank in zip(class_sizes, ranks, strict=True):
@@ -59,7 +61,8 @@ def max_rate_reduction(
 def best_rank(k: int, d: int, eps: float) -> int:
     """Return the rank per class that gives ``k`` equal classes the largest ΔR.
 
-    Small ε asks for all the directions there are, ``d // k``; as ε grows, fewer and fewer.
+    Small ε asks for all the directions there are, ``d // k``; as ε grows, fewer and fewer. What
+    they gain, in nats per sample with the factor ½, is ``max_rate_reduction``.
 
     Parameters
     ----------
@@ -192,39 +195,41 @@ def regularized_optimum(
     class_size, n, d, eps
         As for ``largest_weight``.
     weight : float
-        λ, positive and at most ``largest_weight(class_size, n, d, eps)``.
+        λ, from 1e-100 of ``largest_weight(class_size, n, d, eps)`` to all of it.
 
     Raises
     ------
     ValueError
-        If a number is out of range, or λ so large that zero is the only maximum.
+        If a number is out of range, such as a λ so large that zero is the only maximum.
 
     Notes
     -----
     Book: section ``rate-reduction-landscape``.
     """
     limit = largest_weight(class_size, n, d, eps)
-    _check_positive(weight, "weight")
-    check_range(weight, "weight", 0, limit, "largest_weight")
+    check_positive(weight, "weight")
+    check_range(weight, "weight", TINY * limit, limit, "largest_weight")
+    # In units in which α is one, where nothing overflows: s α, λ/α, and α_k/α = n/n_k.
     whole, apart = _scales(class_size, n, d, eps)
-    linear = whole * (apart - whole) - weight * (whole + apart)
-    root = math.sqrt(max(linear**2 - 4 * weight**2 * whole * apart, 0.0))
-    s = (linear + root) / (2 * weight * whole * apart)
-    gain = math.log1p(whole * s) - class_size / n * math.log1p(apart * s) - weight * s
-    return RegularizedOptimum(s, gain / 2)
+    weight, ratio = weight / whole, apart / whole
+    linear = ratio - 1 - weight * (1 + ratio)
+    root = math.sqrt(max(linear**2 - 4 * weight**2 * ratio, 0.0))
+    s = (linear + root) / (2 * weight * ratio)
+    gain = math.log1p(s) - class_size / n * math.log1p(ratio * s) - weight * s
+    return RegularizedOptimum(s / whole, gain / 2)
 
 
 def _scales(class_size: int, n: int, d: int, eps: float) -> tuple[float, float]:
     check_count(d, "d")
     check_count(n, "n", low=2)
     check_count(class_size, "class_size", n - 1, "n - 1")
-    _check_positive(eps, "eps")
+    _check_precision(eps)
     return d / (n * eps**2), d / (class_size * eps**2)
 
 
-def _check_positive(value: float, name: str) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value}")
+def _check_precision(eps: float) -> None:
+    check_positive(eps, "eps")
+    check_range(eps, "eps", TINY, 1 / TINY)  # 1/ε² has to stay in range
 
 
 def _check_classes(class_sizes: Sequence[int], ranks: Sequence[int], d: int) -> None:

@@ -314,6 +314,30 @@ def test_half_precision_is_computed_in_float32():
     assert half.dtype == torch.float32 and torch.equal(half, single)
 
 
+@pytest.mark.parametrize("eps", [1e-100, 1e-60, 1e60, 1e100])
+@pytest.mark.parametrize("share", [1e-100, 0.3, 1])
+def test_extreme_units(eps, share):
+    """Energies are in units of ε², weights in units of 1/ε², gains in none."""
+    limit, unit = largest_weight(4, 10, 6, eps), largest_weight(4, 10, 6, 1.0)
+    assert limit * eps**2 == pytest.approx(unit, rel=1e-12)
+    found = regularized_optimum(4, 10, 6, eps, share * limit)
+    expected = regularized_optimum(4, 10, 6, 1.0, share * unit)
+    assert found.energy / eps**2 == pytest.approx(expected.energy, rel=1e-5)
+    assert found.gain == pytest.approx(expected.gain, rel=1e-5)
+
+
+def test_rates_at_extreme_precisions():
+    """Of log(1 + x) only log x is left, or x, whose sum is zero."""
+    value = max_rate_reduction([4, 6], [2, 3], 8, 1e-100)
+    expected = 0.0
+    for rank, share in ((2, 0.4), (3, 0.6)):
+        apart = math.log(8 / rank) + 200 * math.log(10)
+        expected += rank / 2 * (math.log(share) + apart - share * apart)
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert best_rank(2, 8, 1e-100) == 4
+    assert max_rate_reduction([4, 6], [2, 3], 8, 1e100) == pytest.approx(0, abs=1e-210)
+
+
 # Bad input
 
 NAN, INF = float("nan"), float("inf")
@@ -353,6 +377,18 @@ def test_bad_precision(eps):
         lambda: regularized_rate_reduction(torch.ones(2, 2), torch.tensor([0, 1]), eps, 0.1),
     ):
         with pytest.raises(ValueError, match=f"eps must be positive and finite, got {eps}"):
+            call()
+
+
+@pytest.mark.parametrize("eps", [1e-170, 1e200])
+def test_a_precision_whose_square_is_out_of_range(eps):
+    for call in (
+        lambda: max_rate_reduction([4, 4], [2, 2], 8, eps),
+        lambda: best_rank(2, 8, eps),
+        lambda: largest_weight(4, 8, 8, eps),
+        lambda: regularized_optimum(4, 8, 8, eps, 0.1),
+    ):
+        with pytest.raises(ValueError, match=r"eps must be between 1e-100 and 1e\+100, got 1e"):
             call()
 
 
@@ -399,5 +435,8 @@ def test_bad_weight(weight):
 
 def test_a_weight_beyond_the_largest():
     limit = largest_weight(4, 8, 4, 0.5)
-    with pytest.raises(ValueError, match=f"weight must be between 0 and largest_weight = {limit}"):
-        regularized_optimum(4, 8, 4, 0.5, 1.001 * limit)
+    for weight in (1.001 * limit, 1e-101 * limit):
+        with pytest.raises(
+            ValueError, match=f"weight must be between .*e-10. and largest_weight = {limit}"
+        ):
+            regularized_optimum(4, 8, 4, 0.5, weight)
