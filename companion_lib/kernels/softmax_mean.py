@@ -52,7 +52,9 @@ def softmax_mean(
         If an argument is not a floating-point tensor (``scale`` may be a number).
     ValueError
         If shapes, dtypes or devices do not fit, something is empty, ``scale`` is not positive and
-        finite, or the result is NaN or infinite because an input is or because a logit overflows.
+        finite (in float32, unless queries are float64), ``bias`` is not finite (leave out keys
+        instead of masking them), or the result is NaN or infinite because an input is or because
+        a logit overflows.
 
     Notes
     -----
@@ -67,8 +69,14 @@ def softmax_mean(
 
     ``F.scaled_dot_product_attention`` serves where it was measured to be faster: on a CPU, from
     128 queries on and up to 64 features, where it takes 0.4 to 0.9 of the time (with few queries
-    or more features up to ten times as long). It needs copies of keys and values. Not on a GPU:
-    one head gives it a thread block for each 64 queries, so 256 occupy 4 of 40 processors.
+    or more features up to ten times as long). It needs copies of keys and values. Not where a
+    gradient is wanted: it keeps the logarithm of a normalizer, not a maximum and a sum, and in
+    float32 logits of 1e4 then cost its gradient all digits but three. Not on a GPU: one head
+    gives it a thread block for each 64 queries, so 256 occupy 4 of 40 processors.
+
+    A second derivative (``create_graph=True``) is right and slow: the gradient is then computed
+    by the formula, with all logits at once. Autocast is off inside, forward and backward: half
+    precision is for those who pass it.
 
     *Triton*, and why not one kernel: flash attention keeps its accumulator on chip, queries by
     values, and for 64 queries with 784 values that is 200 kB, three times what a T4 has. It would
@@ -81,33 +89,49 @@ def softmax_mean(
     Book: section ``diffusion-and-denoising``.
     """
     _check(queries, keys, values, bias)
-    scale = _check_scale(scale, queries)
     wide = torch.promote_types(queries.dtype, torch.float32)
-    scale = scale.to(wide).expand(len(queries)).contiguous()
+    scale = _check_scale(scale, queries, wide).expand(len(queries)).contiguous()
     offsets = None if bias is None else bias.to(wide).contiguous()
     form = pick("softmax_mean", queries)
-    if form == "reference" or (form == "fast" and _suits_attention(queries, values)):
-        plain = _reference if form == "reference" else _attention
-        mean = plain(queries.to(wide), keys.to(wide), values.to(wide), offsets, scale)
-        mean = mean.to(values.dtype)
-    else:
-        mean = _SoftmaxMean.apply(queries, keys, values, offsets, scale, form == "triton")
-    if not mean.detach().isfinite().all():
+    inputs = (queries, keys, values, offsets, scale)
+    with _no_autocast(queries):
+        if form == "reference":
+            mean = _Formula.apply(*inputs)
+        elif form == "fast" and _suits_attention(*inputs):
+            mean = _attention(*inputs)
+        else:
+            mean = _SoftmaxMean.apply(*inputs, form == "triton")
+    finite = mean.detach().isfinite().all()
+    if bias is not None:  # an infinite bias may leave the mean finite, in some of the forms
+        finite &= bias.detach().isfinite().all()
+    if not finite:
         _explain(queries=queries, keys=keys, values=values, bias=bias)
     return mean
+
+
+def _no_autocast(like: Tensor) -> torch.autocast:
+    """Keep autocast from rounding logits: half precision is asked for by passing it."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def _reference(
     queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: Tensor
 ) -> Tensor:
     """The formula, with all logits at once."""
-    logits = queries @ keys.T
+    dtype, wide = values.dtype, scale.dtype
+    logits = queries.to(wide) @ keys.to(wide).T
     if bias is not None:
         logits = logits + bias
-    return torch.softmax(scale[:, None] * logits, dim=1) @ values
+    return (torch.softmax(scale[:, None] * logits, dim=1) @ values.to(wide)).to(dtype)
 
 
-def _suits_attention(queries: Tensor, values: Tensor) -> bool:
+def _suits_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scale: Tensor
+) -> bool:
+    if torch.is_grad_enabled():
+        inputs = (queries, keys, values, bias, scale)
+        if any(x is not None and x.requires_grad for x in inputs):
+            return False  # its gradient knows a weight by the log of its normalizer alone
     few = max(queries.shape[1] + 1, values.shape[1]) <= 64
     return few and len(queries) >= 128 and queries.device.type == "cpu"
 
@@ -119,6 +143,8 @@ def _attention(
 
     Padded to one width, because it falls back to all logits at once if widths differ.
     """
+    dtype, wide = values.dtype, scale.dtype
+    queries, keys, values = (x.to(wide) for x in (queries, keys, values))
     queries = queries * scale[:, None]
     if bias is not None:
         queries = torch.cat([queries, scale[:, None]], dim=1)
@@ -126,7 +152,42 @@ def _attention(
     v = values.shape[1]
     width = max(v, queries.shape[1])
     padded = (pad(x, (0, width - x.shape[1]))[None, None] for x in (queries, keys, values))
-    return scaled_dot_product_attention(*padded, scale=1.0)[0, 0, :, :v]
+    return scaled_dot_product_attention(*padded, scale=1.0)[0, 0, :, :v].to(dtype)
+
+
+class _Formula(torch.autograd.Function):
+    """``_reference`` with PyTorch's own gradient, which autocast cannot round either."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        pairs = zip(inputs, ctx.needs_input_grad, strict=True)
+        ctx.inputs = [x if x is None else x.detach().requires_grad_(need) for x, need in pairs]
+        with torch.enable_grad():
+            ctx.mean = _reference(*ctx.inputs)
+        ctx.save_for_backward(*inputs)
+        return ctx.mean.detach()
+
+    @staticmethod
+    def backward(ctx, grad):
+        with _no_autocast(grad):
+            if torch.is_grad_enabled():
+                return _differentiable_gradient(ctx.saved_tensors, ctx.needs_input_grad, grad)
+            mean, inputs = ctx.mean, ctx.inputs
+            return _gradient_of(mean, inputs, ctx.needs_input_grad, grad, retain_graph=True)
+
+
+def _differentiable_gradient(inputs, needed, grad):
+    """Return the gradient as a function with derivatives of its own: by the formula."""
+    # Views tell apart the roles of a tensor that is given twice, as keys and as values.
+    inputs = [x if x is None else x.view_as(x) for x in inputs]
+    mean = _reference(*inputs)
+    return _gradient_of(mean, inputs, needed, grad, create_graph=True)
+
+
+def _gradient_of(mean, inputs, needed, grad, **options):
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(mean, wanted, grad, **options))
+    return tuple(next(found) if need else None for need in needed)
 
 
 class _SoftmaxMean(torch.autograd.Function):
@@ -151,40 +212,46 @@ class _SoftmaxMean(torch.autograd.Function):
         return mean.to(values.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        queries, keys, values, bias, scale, top, total, mean = ctx.saved_tensors
-        gradient = _triton().gradient if ctx.fused else _gradient
-        wide = scale.dtype
-        grad = grad.to(wide)
-        inputs = (queries, keys, values, bias, scale)
-        sums = [
-            scale.new_zeros(x.shape) if need else None
-            for x, need in zip(inputs, ctx.needs_input_grad[:5], strict=True)
-        ]
-        to_queries, to_keys, to_values, to_bias, to_scale = sums
-        pull = (grad * mean).sum(1)
-        blocks, more = Blocks(queries, keys, wide), Blocks(queries, keys, wide)
-        for rows in blocks.rows():
-            q, g = queries[rows].to(wide), grad[rows]
-            for cols in blocks.columns():
-                k = keys[cols].to(wide)
-                weights = blocks.product(q, k)
-                slopes = more.product(g, values[cols].to(wide))
-                row_wise = (scale[rows], top[rows], total[rows], pull[rows])
-                offsets = None if bias is None else bias[cols]
-                target = None if to_scale is None else to_scale[rows]
-                gradient(weights, slopes, offsets, *row_wise, target)
-                if to_queries is not None:
-                    to_queries[rows].addmm_(slopes, k)
-                if to_keys is not None:
-                    to_keys[cols].addmm_(slopes.T, q)
-                if to_values is not None:
-                    to_values[cols].addmm_(weights.T, g)
-                if to_bias is not None:
-                    to_bias[cols] += slopes.sum(0)
-        pairs = zip(sums, inputs, strict=True)
-        return *(s if s is None else s.to(x.dtype) for s, x in pairs), None
+        inputs, needed = ctx.saved_tensors[:5], ctx.needs_input_grad[:5]
+        with _no_autocast(grad):
+            if torch.is_grad_enabled():
+                return *_differentiable_gradient(inputs, needed, grad), None
+            return *_gradient_by_blocks(ctx.fused, needed, grad, *ctx.saved_tensors), None
+
+
+def _gradient_by_blocks(fused, needed, grad, queries, keys, values, bias, scale, top, total, mean):
+    """Return the gradient, from logits that are computed again block by block."""
+    gradient = _triton().gradient if fused else _gradient
+    wide = scale.dtype
+    grad = grad.to(wide)
+    inputs = (queries, keys, values, bias, scale)
+    sums = [
+        scale.new_zeros(x.shape) if need else None for x, need in zip(inputs, needed, strict=True)
+    ]
+    to_queries, to_keys, to_values, to_bias, to_scale = sums
+    pull = (grad * mean).sum(1)
+    blocks, more = Blocks(queries, keys, wide), Blocks(queries, keys, wide)
+    for rows in blocks.rows():
+        q, g = queries[rows].to(wide), grad[rows]
+        for cols in blocks.columns():
+            k = keys[cols].to(wide)
+            weights = blocks.product(q, k)
+            slopes = more.product(g, values[cols].to(wide))
+            row_wise = (scale[rows], top[rows], total[rows], pull[rows])
+            offsets = None if bias is None else bias[cols]
+            target = None if to_scale is None else to_scale[rows]
+            gradient(weights, slopes, offsets, *row_wise, target)
+            if to_queries is not None:
+                to_queries[rows].addmm_(slopes, k)
+            if to_keys is not None:
+                to_keys[cols].addmm_(slopes.T, q)
+            if to_values is not None:
+                to_values[cols].addmm_(weights.T, g)
+            if to_bias is not None:
+                to_bias[cols] += slopes.sum(0)
+    pairs = zip(sums, inputs, strict=True)
+    return [s if s is None else s.to(x.dtype) for s, x in pairs]
 
 
 class Blocks:
@@ -285,9 +352,10 @@ def _check(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -
         raise ValueError(f"bias must have an entry for each of {n} keys, got {len(bias)}")
 
 
-def _check_scale(scale: Tensor | float, queries: Tensor) -> Tensor:
+def _check_scale(scale: Tensor | float, queries: Tensor, wide: torch.dtype) -> Tensor:
+    """Return ``scale`` in the dtype of the logits, where it has to be positive and finite too."""
     if isinstance(scale, Real):
-        scale = torch.tensor(float(scale), dtype=torch.float64, device=queries.device)
+        scale = torch.tensor(float(scale), dtype=wide, device=queries.device)
     if not isinstance(scale, Tensor) or not scale.is_floating_point():
         kind = scale.dtype if isinstance(scale, Tensor) else type(scale).__name__
         raise TypeError(f"scale must be a number or a floating-point tensor, got {kind}")
@@ -298,8 +366,9 @@ def _check_scale(scale: Tensor | float, queries: Tensor) -> Tensor:
         )
     if scale.device != queries.device:
         raise ValueError(f"scale must be on {queries.device}, got {scale.device}")
+    scale = scale.to(wide)
     if not ((scale > 0) & scale.isfinite()).all():
-        raise ValueError(f"scale must be positive and finite, got {scale.tolist()}")
+        raise ValueError(f"scale must be positive and finite, got {scale.tolist()} in {wide}")
     return scale
 
 

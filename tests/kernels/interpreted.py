@@ -165,3 +165,4 @@ def test_gradcheck_of_softmax_mean(monkeypatch):
     inputs = [x.double().requires_grad_() for x in (*inputs, randn(2).exp())]
     with use("triton"):
         assert torch.autograd.gradcheck(softmax_mean, inputs)
+        assert torch.autograd.gradgradcheck(softmax_mean, inputs)

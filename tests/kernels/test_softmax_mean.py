@@ -9,6 +9,7 @@ import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from companion_lib import kernels
 from companion_lib.kernels import softmax_mean
@@ -82,6 +83,66 @@ def test_each_gradient_alone(small_blocks, wanted):
     assert torch.allclose(alone, expected, rtol=1e-12)
 
 
+def test_attention_serves_many_queries_and_no_gradients(monkeypatch):
+    module, served = sys.modules["companion_lib.kernels.softmax_mean"], []
+    serve = module._attention
+    monkeypatch.setattr(module, "_attention", lambda *x: served.append(len(x[0])) or serve(*x))
+    for m, d, v in [(127, 5, 4), (128, 5, 4), (200, 64, 4), (200, 5, 65), (201, 63, 64)]:
+        softmax_mean(*problem(m, 20, d, v))
+    inputs = [x.requires_grad_() for x in problem(202, 20, 5, 4)]
+    softmax_mean(*inputs)
+    with torch.no_grad():
+        softmax_mean(*inputs)
+    assert served == [128, 201, 202]
+
+
+@pytest.mark.parametrize("form", ["reference", "fast"])
+@pytest.mark.parametrize("m", [3, 9])
+def test_second_derivatives(small_blocks, form, m):
+    """Also of keys that are the values, and of one tensor in all three places."""
+    inputs = [x.requires_grad_() for x in problem(m, 7, 2, 2)]
+    with kernels.use(form):
+        assert torch.autograd.gradgradcheck(softmax_mean, inputs)
+        assert torch.autograd.gradgradcheck(lambda q, k: softmax_mean(q, k, k), inputs[:2])
+        assert torch.autograd.gradgradcheck(lambda x: softmax_mean(x, x, x), inputs[0])
+
+
+def test_the_hessian_is_that_of_a_log_normalizer(small_blocks):
+    """∇² log Σⱼ exp(q·kⱼ + bⱼ) is the covariance of the keys under the weights."""
+    (query,), keys, _, bias, _ = problem(1, 9, 4, 1)
+
+    def gap(query):
+        """Half the squared length of the gradient: its Hessian at a zero of it is C²."""
+        return (softmax_mean(query[None], keys, keys, bias) - target).square().sum() / 2
+
+    target = softmax_mean(query[None], keys, keys, bias)
+    weights = torch.softmax(keys @ query + bias, 0)
+    covariance = (keys - target).T @ (weights[:, None] * (keys - target))
+    hessian = torch.autograd.functional.hessian(gap, query)
+    assert torch.allclose(hessian, covariance @ covariance, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", ["reference", "fast"])
+@pytest.mark.parametrize("m", [4, 200])
+def test_autocast_rounds_nothing(form, m):
+    """Neither the mean nor its gradient, whether that is asked for inside or outside."""
+
+    def gradients(inside):
+        inputs = [x.requires_grad_() for x in problem(m, 300, 20, 5, dtype=torch.float32)]
+        with kernels.use(form), torch.autocast("cpu", enabled=inside):
+            mean = softmax_mean(*inputs)
+            (again,) = torch.autograd.grad(mean.square().sum(), inputs[0], create_graph=True)
+            return mean, again, *torch.autograd.grad(mean.square().sum(), inputs)
+
+    for a, b in zip(gradients(True), gradients(False), strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+    plain = problem(m, 300, 20, 5, dtype=torch.float32)
+    expected = softmax_mean(*plain)
+    with torch.autocast("cpu"):
+        assert torch.equal(softmax_mean(*plain), expected)
+
+
 def test_blocks_make_no_difference(monkeypatch):
     inputs = problem(50, 300, 5, 4)
     whole = softmax_mean(*inputs)
@@ -138,19 +199,50 @@ def test_invariances(seed):
     assert (mean >= values.min(0).values - 1e-12).all()
 
 
-@pytest.mark.parametrize("m", [3, 200], ids=["blocks", "attention"])
-@pytest.mark.parametrize("size", [1e2, 1e4, 1e8])
+def exact_problem(m, size):
+    """Logits up to 100 times ``size`` that float32 holds exactly, whatever their order of summing.
+
+    Scales begin at one, where the largest logit takes all, and go down to where many keys share.
+    """
+    draw = torch.Generator().manual_seed(0)
+    whole = [torch.randint(-8, 9, shape, generator=draw) for shape in [(m, 6), (4000, 6), (4000,)]]
+    queries, keys, bias = whole[0] * size, whole[1] / 16, whole[2] * size / 2
+    scale = 2.0 ** -(torch.arange(m) % (math.log2(size) + 6))
+    return queries, keys, randn(4000, 3, dtype=torch.float32), bias, scale
+
+
+many = pytest.mark.parametrize("m", [40, 200], ids=["few queries", "many"])
+sizes = pytest.mark.parametrize("size", [2.0**7, 2.0**14, 2.0**27])
+
+
+@many
+@sizes
 def test_large_logits_do_not_overflow(m, size):
-    queries, keys, values, bias, scale = problem(m, 4000, 6, 3, dtype=torch.float32)
-    queries, bias = queries * size, bias * size
-    exact = by_scipy(*(x.double() for x in (queries, keys, values, bias, scale)))
-    mean = softmax_mean(queries, keys, values, bias, scale)
-    rounding = 1e-6 * size * scale.max()  # of a logit, in float32
-    assert mean.isfinite().all()
-    assert (mean - exact).abs().median() <= min(1e-6 + rounding, 1e-3)
-    inputs = [x.requires_grad_() for x in (queries, keys, values, bias, scale)]
-    for gradient in torch.autograd.grad(softmax_mean(*inputs).sum(), inputs):
-        assert gradient.isfinite().all()
+    inputs = exact_problem(m, size)
+    exact = by_scipy(*(x.double() for x in inputs))
+    assert (softmax_mean(*inputs) - exact).abs().max() <= 3e-6
+
+
+@many
+@sizes
+def test_gradients_of_large_logits(m, size):
+    """Each to the rounding of its own row: hard rows have scale 1, soft ones down to 2⁻³²."""
+    inputs = [x.requires_grad_() for x in exact_problem(m, size)]
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    ours = torch.autograd.grad(softmax_mean(*inputs).sum(), inputs)
+    with kernels.use("reference"):
+        exact = torch.autograd.grad(softmax_mean(*wide).sum(), wide)
+    queries, keys, values, _, scale = (x.detach() for x in inputs)
+    slope = values.sum(1).abs().max()  # of a weight
+    limits = {
+        "queries": slope * scale[:, None] * keys.abs().max(),
+        "keys": slope * (scale * queries.abs().amax(1)).sum(),
+        "values": torch.tensor(1.0 * m),
+        "bias": slope * scale.sum(),
+        "scale": slope / scale,
+    }
+    for (name, limit), a, b in zip(limits.items(), ours, exact, strict=True):
+        assert ((a - b).abs() <= 1e-5 * limit).all(), name
 
 
 def test_gradients_of_far_samples_keep_their_digits():
@@ -191,12 +283,16 @@ def test_a_bias_may_be_more_precise_than_the_keys():
     assert (softmax_mean(queries, keys, values, bias) - exact).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("d", [4, 100], ids=["attention", "blocks"])
-def test_the_logits_are_never_there(largest_tensor, d):
+@pytest.mark.parametrize("d", [4, 100])
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_the_logits_are_never_there(largest_tensor, d, differentiate):
     m, n = 2000, 3000
-    inputs = [x.requires_grad_() for x in problem(m, n, d, d, dtype=torch.float32)]
+    inputs = problem(m, n, d, d, dtype=torch.float32)
     with largest_tensor:
-        softmax_mean(*inputs).sum().backward()
+        if differentiate:
+            softmax_mean(*(x.requires_grad_() for x in inputs)).sum().backward()
+        else:
+            softmax_mean(*inputs)
     assert largest_tensor.entries <= max(BLOCK["cpu"][0], n * d)
     assert largest_tensor.entries < m * n / 10
 
@@ -275,6 +371,44 @@ BAD = {
         {"queries": torch.full((2, 3), 1e30), "keys": torch.full((4, 3), 1e30)},
     ),
 }
+
+
+@pytest.mark.parametrize("form", ["reference", "fast"])
+@pytest.mark.parametrize("m", [5, 200])
+@pytest.mark.parametrize("where", [slice(0, 3), slice(3, 9), slice(0, 9)])
+def test_a_bias_of_minus_infinity_is_refused_wherever_it_is(small_blocks, form, m, where):
+    queries, keys, values, bias, _ = problem(m, 9, 2, 2)
+    bias[where] = -math.inf
+    message = f"bias must be finite, got {where.stop - where.start} NaN or infinite entries"
+    with kernels.use(form), pytest.raises(ValueError, match=message):
+        softmax_mean(queries, keys, values, bias)
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e50])
+def test_a_scale_that_float32_does_not_hold_is_refused(scale):
+    inputs = problem(3, 4, 2, 2)[:3]
+    assert softmax_mean(*inputs, scale=scale).isfinite().all()
+    message = r"scale must be positive and finite, got .* in torch.float32"
+    for number in (scale, torch.tensor(scale, dtype=torch.float64)):
+        with pytest.raises(ValueError, match=message):
+            softmax_mean(*(x.float() for x in inputs), scale=number)
+
+
+def test_a_scale_makes_no_float64_tensor():
+    """There are devices that have none."""
+    dtypes = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            dtypes.update(x.dtype for x in [result] if isinstance(x, torch.Tensor))
+            return result
+
+    inputs = problem(3, 4, 2, 2, dtype=torch.float32)[:4]
+    with Watch():
+        softmax_mean(*inputs, scale=0.5)
+    assert torch.float32 in dtypes
+    assert torch.float64 not in dtypes
 
 
 @pytest.mark.parametrize("form", ["reference", "fast"])
