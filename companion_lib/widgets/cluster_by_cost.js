@@ -292,8 +292,8 @@ function render({ model, el }) {
       "div",
       { class: "toolbar" },
       view.choice("overhead", "what a cluster costs", [
-        { value: false, text: "NₖR, printed" },
-        { value: true, text: "(Nₖ + D)R, plotted" },
+        { value: false, text: "nₖR, printed" },
+        { value: true, text: "(nₖ + d)R, plotted" },
       ]),
       play,
     ),
@@ -306,8 +306,8 @@ function render({ model, el }) {
     ),
     board,
     rich(
-      `A cluster of <i>N</i><sub><i>k</i></sub> points costs <i>N</i><sub><i>k</i></sub> times its coding
-       rate <i>R</i>, with or without <i>D</i> = 3 more for its own model, and the points' membership.
+      `A cluster of <i>n</i><sub><i>k</i></sub> points costs <i>n</i><sub><i>k</i></sub> times its coding
+       rate <i>R</i>, with or without <i>d</i> = 3 more for its own model, and the points' membership.
        Greedy merging stops where the next merge would cost bits. The dashed path goes on past that.
        In the lowest picture the true partition is the zero line, and at the shaded precisions another
        partition is cheaper than what <span class="ink">greedy</span> found.`,

@@ -109,7 +109,7 @@ function render({ model, el }) {
     full: view.readout("full", `with Δ<i>R</i>`, (value) => `${pretty(value)} bits`),
     full_rank_eps: view.readout("full_rank_eps", `<span class="green">the best up to</span> <i>ε</i> =`),
     singular_value: view.readout("singular_value", "singular values", (value) => `${pretty(value)} √nₖ`),
-    free_rank: view.readout("free_rank", "by the law 1/<i>ε</i>² (dashed)"),
+    free_rank: view.readout("free_rank", "with room to spare, 1/<i>ε</i>² (dashed)"),
   };
   const together = (...names) =>
     h("span", { class: "pair" }, ...names.map((name) => numbers[name].node));

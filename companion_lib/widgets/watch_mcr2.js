@@ -168,7 +168,7 @@ function render({ model, el }) {
        to see which. Each small picture has the ${KEPT} largest singular values of one class of
        training features, and their effective rank (Σ<i>σ</i>²)² / Σ<i>σ</i>⁴. Dashed in green, the
        optimum of rate reduction: orthogonal classes, each with its energy spread evenly over
-       ${pretty(stored.rank, 2)} directions. Cross entropy only has to tell classes apart, and one
+       ${pretty(stored.rank, 2)} directions on average over the classes. Cross entropy only has to tell classes apart, and one
        direction each will do: neural collapse.`,
       "p", { class: "remark" },
     ),
