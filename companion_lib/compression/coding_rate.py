@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from companion_lib.kernels import class_gram, log_det_gram, log_det_psd
-from companion_lib.kernels.class_gram import check_labels, is_hard
+from companion_lib.kernels.class_gram import check_device, check_labels, is_hard
+from companion_lib.kernels.log_det_gram import CHOLESKY, check_size, log_det_of_rows
 from companion_lib.validation import check_tensor, working
 
 
@@ -44,8 +46,7 @@ def coding_rate(Z: Tensor, eps: float | Tensor) -> Tensor:
     """
     _check_batch(Z)
     n, d = Z.shape[-2:]
-    eps = check_eps(eps, working(Z))
-    return log_det_gram(Z, d / (n * eps.square())) / 2
+    return log_det_gram(Z, _scale(d / n, check_eps(eps, _precise(Z)), Z)) / 2
 
 
 def class_coding_rates(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
@@ -78,7 +79,8 @@ def class_coding_rates(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
     Book: section ``rate-reduction``, which writes ``R_ε(Z | Π)`` for the weighted mean. ``n_k`` is
     the sum of the memberships.
     """
-    return _class_rates(*_checked(Z, classes, eps))[0]
+    Z, classes, counts, eps = _checked(Z, classes, eps)
+    return _rates(Z, classes, counts, _scale(Z.shape[1] / counts.double(), eps, Z))[0]
 
 
 def rate_reduction(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
@@ -143,31 +145,61 @@ def mcr2_loss(
         if not 0 < gamma < float("inf"):
             raise ValueError(f"{name} must be positive and finite, got {gamma}")
     Z, classes, counts, eps = _checked(Z, classes, eps)
-    rates, weights, grams = _class_rates(Z, classes, counts, eps)
     n, d = Z.shape
-    a = gamma2 * d / (n * eps.square())
-    whole = log_det_gram(Z, a) if grams is None or n < d else log_det_psd(grams.sum(0), a)
-    return (weights * rates).sum() - whole / (2 * gamma1)
+    scales = _scale(d / counts.double(), eps, Z)
+    rates, whole = _rates(Z, classes, counts, scales, _scale(gamma2 * d / n, eps, Z))
+    return (counts.to(rates.dtype) / n * rates).sum() - whole / gamma1
 
 
-def _class_rates(
-    Z: Tensor, classes: Tensor, counts: Tensor, eps: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return rates and weights ``n_k / n`` of the classes, and their Gram matrices if made.
+def _rates(
+    Z: Tensor, classes: Tensor, counts: Tensor, scales: Tensor, a: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``½ log det(I + aₖ Zᵀ Πₖ Z)`` of every class, and, given ``a``, of all.
 
-    Labels of classes that have fewer samples than features are padded with zero rows to one
-    batch, which log det does not see; then the Gram matrices are those of the samples.
+    Labels of small classes are padded with zero rows to one batch, which log det does not see;
+    the Gram matrices are then those of the samples. Otherwise they are those of the features, and
+    their sum that of all samples.
     """
-    n, d = Z.shape
-    sizes = counts.to(Z.dtype)
-    scales = d / (sizes * eps.square())
+    hard = is_hard(classes)
+    size = _size(Z, classes, scales, a)
+    low, high = CHOLESKY[Z.dtype]
+    if Z.dtype == torch.float32 and not low <= size <= high:
+        members = classes if hard else classes.double()
+        results = _rates(Z.double(), members, counts, scales, a)
+        return tuple(x if x is None else x.to(Z.dtype) for x in results)
+    largest = int(counts.max()) if hard else len(Z)
+    if hard and 3 * largest <= 2 * Z.shape[1]:  # beyond, n d² + k d³ is less
+        rates = log_det_gram(_padded(Z, classes, counts, largest), scales)
+    else:
+        grams = class_gram(Z, classes, len(counts) if hard else None)
+        if size > high:
+            rates = _drowned(Z, classes, grams, scales)
+        elif hard and a is not None:
+            grams = torch.cat([grams, grams.sum(0, keepdim=True)])
+            *_, whole = values = log_det_psd(grams, torch.cat([scales, a[None]])) / 2
+            return values[:-1], whole
+        else:
+            rates = log_det_psd(grams, scales)
+    return rates / 2, None if a is None else log_det_gram(Z, a) / 2
+
+
+def _size(Z: Tensor, classes: Tensor, scales: Tensor, a: Tensor | None) -> float:
+    """Return the largest ``a tr ZᵀΠZ``, before any Gram matrix is made that might lose digits."""
+    energies = torch.linalg.vector_norm(Z.detach(), dim=1).square()
     if is_hard(classes):
-        largest = int(counts.max())
-        if largest < d and largest * len(counts) <= 2 * n:
-            sets = _padded(Z, classes, counts, largest)
-            return log_det_gram(sets, scales) / 2, sizes / n, None
-    grams = class_gram(Z, classes, len(counts) if is_hard(classes) else None)
-    return log_det_psd(grams, scales) / 2, sizes / n, grams
+        traces = energies.new_zeros(len(scales)).index_add_(0, classes, energies)
+    else:
+        traces = (classes.detach() * energies[:, None]).sum(0)
+    if a is not None:
+        traces, scales = torch.cat([traces, energies.sum()[None]]), torch.cat([scales, a[None]])
+    return check_size(scales, traces, Z, "Z")
+
+
+def _drowned(Z: Tensor, classes: Tensor, grams: Tensor, scales: Tensor) -> Tensor:
+    """Return log det of every class from its rows, whose Gram matrix has lost too much."""
+    members = one_hot(classes) if is_hard(classes) else classes.detach()
+    rows = [(Z.detach() * column.sqrt()[:, None])[column > 0] for column in members.T]
+    return torch.stack(list(map(log_det_of_rows, grams, scales, rows)))
 
 
 def _padded(Z: Tensor, labels: Tensor, counts: Tensor, largest: int) -> Tensor:
@@ -190,7 +222,6 @@ class _Scatter(torch.autograd.Function):
         return Z.new_zeros(rows, Z.shape[1]).index_copy_(0, place, Z)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         (place,) = ctx.saved_tensors
         return grad.index_select(0, place), None, None
@@ -230,14 +261,29 @@ def _check_batch(Z: Tensor) -> None:
 
 def _checked(Z: Tensor, classes: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return samples, classes, the sizes of the classes and ε, all fit to compute with."""
-    Z = working(check_tensor(Z, "Z", ndim=2))
-    if is_hard(classes):
+    Z = working(check_tensor(Z, "Z", ndim=2, finite=False))  # the kernels see that in a trace
+    hard = is_hard(classes)
+    check_device(classes, Z)
+    if hard:
         classes, counts = check_filled(classes, len(Z))
     else:
         _check_memberships(classes, len(Z))
         classes = classes.to(Z.dtype)
         counts = classes.sum(0)
-    return Z, classes, counts, check_one_eps(eps, Z)
+    return Z, classes, counts, check_one_eps(eps, _precise(Z))
+
+
+def _precise(like: Tensor) -> Tensor:
+    """Return an example of the dtype for ε, whose square may not be a number in float32."""
+    return like.new_empty(0, dtype=torch.float64)
+
+
+def _scale(ratio: Tensor | float, eps: Tensor, like: Tensor) -> Tensor:
+    """Return ``ratio / ε²`` if the dtype that ``like`` is computed in has such a number."""
+    a, dtype = ratio / eps.square(), working(like).dtype
+    if not (a.detach() <= torch.finfo(dtype).max).all():
+        raise ValueError(f"eps is too small: d / (n eps²) overflows {dtype}, got {eps.tolist()}")
+    return a
 
 
 def _check_memberships(memberships: Tensor, n: int) -> None:
@@ -250,13 +296,13 @@ def _check_memberships(memberships: Tensor, n: int) -> None:
     if (memberships.detach() < 0).any():
         low = memberships.detach().min().item()
         raise ValueError(f"memberships must be at least 0, got {low:.4g}")
-    sums = memberships.detach().sum(1)
+    sums = working(memberships.detach()).sum(1)
     off = (sums - 1).abs().max().item()
-    if off > 10 * torch.finfo(memberships.dtype).eps ** 0.5:
+    if off > max(4 * torch.finfo(memberships.dtype).eps, 1e-5):  # rounded once, or summed
         row = int((sums - 1).abs().argmax())
         raise ValueError(
             f"memberships must sum to one in each row, got {sums[row]:.6g} in row {row}"
         )
-    totals = memberships.detach().sum(0)
+    totals = working(memberships.detach()).sum(0)
     if not (totals > 0).all():
         raise ValueError(f"every class needs a sample, but class {int(totals.argmin())} has none")

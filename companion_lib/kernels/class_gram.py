@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from companion_lib.kernels.autocast import without_autocast
 from companion_lib.kernels.dispatch import pick
 
 
+@without_autocast
 def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
     """Return ``Zᵀ diag(πₖ) Z`` for every class.
 
@@ -54,6 +56,7 @@ def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
         error = ValueError if isinstance(Z, Tensor) and Z.is_floating_point() else TypeError
         raise error(f"Z must be a floating-point (n, d) tensor and not empty, got {given}")
     hard = is_hard(classes)
+    check_device(classes, Z)
     if hard:
         k = check_labels(classes, len(Z), k)
     elif classes.ndim != 2 or len(classes) != len(Z):
@@ -73,7 +76,8 @@ def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
         weights = torch.nn.functional.one_hot(classes.long(), k) if hard else classes
         return _reference(Z, weights.to(Z.dtype))
     if hard:
-        return _HardGram.apply(Z, *segments(classes, k))
+        order, counts = segments(classes, k)
+        return _HardGram.apply(_Sorted.apply(Z, order), counts)
     return _SoftGram.apply(Z, classes.to(Z.dtype))
 
 
@@ -84,6 +88,12 @@ def is_hard(classes: Tensor) -> bool:
     return not classes.is_floating_point()
 
 
+def check_device(classes: Tensor, Z: Tensor) -> None:
+    """Raise an error if labels or memberships are not where the samples are."""
+    if classes.device != Z.device:
+        raise ValueError(f"classes must be on {Z.device} like Z, got {classes.device}")
+
+
 def check_labels(labels: Tensor, n: int, k: int | None) -> int:
     """Return the number of classes, if ``labels`` are ``n`` integers from 0 to ``k - 1``."""
     if labels.shape != (n,) or labels.dtype == torch.bool:
@@ -91,7 +101,7 @@ def check_labels(labels: Tensor, n: int, k: int | None) -> int:
             f"classes must be {n} integer labels, one for each row, or memberships ({n}, k), "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
         )
-    low, high = torch.stack(torch.aminmax(labels)).tolist()  # on a GPU, one wait and not two
+    low, high = torch.stack(torch.aminmax(labels.long())).tolist()  # on a GPU, one wait and not two
     k = high + 1 if k is None else k
     if low < 0 or high >= k:
         raise ValueError(f"labels must be from 0 to k - 1 = {k - 1}, got {low} to {high}")
@@ -109,27 +119,41 @@ def _reference(Z: Tensor, memberships: Tensor) -> Tensor:
     return torch.stack([Z.T @ torch.diag(column) @ Z for column in memberships.T])
 
 
+class _Sorted(torch.autograd.Function):
+    """Rows in another order; back, the same rows (autograd's own would add them to zeros)."""
+
+    @staticmethod
+    def forward(ctx, Z, order):
+        ctx.save_for_backward(order)
+        return Z.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (order,) = ctx.saved_tensors
+        return torch.empty_like(grad).index_copy_(0, order, grad), None
+
+
 class _HardGram(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, Z, order, counts):
-        sorted_rows = Z[order]
-        grams = Z.new_empty(len(counts), Z.shape[1], Z.shape[1])
-        for rows, gram in zip(sorted_rows.split(counts), grams, strict=True):
-            torch.mm(rows.T, rows, out=gram)
-        ctx.save_for_backward(sorted_rows, order)
+    def forward(ctx, rows, counts):
+        ctx.save_for_backward(rows)
         ctx.counts = counts
+        grams = rows.new_empty(len(counts), rows.shape[1], rows.shape[1])
+        for segment, gram in zip(rows.split(counts), grams, strict=True):
+            torch.mm(segment.T, segment, out=gram)
         return grams
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx, grad):
-        sorted_rows, order = ctx.saved_tensors
-        grad = grad + grad.mT
-        product = torch.empty_like(sorted_rows)
-        parts = zip(sorted_rows.split(ctx.counts), grad, product.split(ctx.counts), strict=True)
-        for rows, weight, target in parts:
-            torch.mm(rows, weight, out=target)
-        return torch.empty_like(product).index_copy_(0, order, product), None, None
+        (rows,) = ctx.saved_tensors
+        pairs = list(zip(rows.split(ctx.counts), grad + grad.mT, strict=True))
+        if torch.is_grad_enabled():  # autograd knows no out=
+            return torch.cat([segment @ weight for segment, weight in pairs]), None
+        product = torch.empty_like(rows)
+        for (segment, weight), target in zip(pairs, product.split(ctx.counts), strict=True):
+            torch.mm(segment, weight, out=target)
+        return product, None
 
 
 class _SoftGram(torch.autograd.Function):
@@ -144,13 +168,13 @@ class _SoftGram(torch.autograd.Function):
         return grams
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx, grad):
         Z, memberships = ctx.saved_tensors
-        to_Z, product = torch.zeros_like(Z), torch.empty_like(Z)
-        to_memberships = torch.empty_like(memberships)
-        for j, weight in enumerate(grad):
-            torch.mm(Z, weight + weight.mT, out=product)
-            to_memberships[:, j] = (product * Z).sum(1) / 2
-            to_Z += product.mul_(memberships[:, j : j + 1])
-        return to_Z, to_memberships
+        to_Z, columns = torch.zeros_like(Z), []
+        for column, weight in zip(memberships.T, grad, strict=True):
+            product = Z @ (weight + weight.mT)
+            to_Z = torch.addcmul(to_Z, product, column[:, None])
+            if ctx.needs_input_grad[1]:
+                columns.append((product * Z).sum(1) / 2)
+        return to_Z, torch.stack(columns, 1) if columns else None

@@ -6,14 +6,19 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from companion_lib.kernels.autocast import without_autocast
 from companion_lib.kernels.dispatch import pick
 
-# Above these values of a·tr(ZᵀZ) the ones of I + a ZᵀZ drown in rounding. Float32 goes on in
-# float64, and float64 by singular values, which keep what a Gram matrix has lost.
-DROWNED = {torch.float32: 1e5, torch.float64: 1e10}
+# From which a·tr(ZᵀZ) to which one a Cholesky factor of I + a ZᵀZ will do. Below, log det is so
+# small that the rounding of the ones shows; above, the ones drown. There float32 goes on in
+# float64, and float64 by the spectrum, of Z itself where a Gram matrix would have lost it.
+CHOLESKY = {torch.float32: (1.0, 1e4), torch.float64: (1e-3, 1e10)}
+NOT_SEMIDEFINITE = "S must hold positive semidefinite matrices, got one that is not"
 
 
+@without_autocast
 def log_det_gram(Z: Tensor, a: Tensor | float) -> Tensor:
     """Return ``log det(I + a ZᵀZ)``, in nats.
 
@@ -55,18 +60,19 @@ def log_det_gram(Z: Tensor, a: Tensor | float) -> Tensor:
     a = _check_scale(a, Z)
     if pick("log_det_gram", Z, triton=False) == "reference":
         return _reference(Z.mT @ Z, a)
-    shape = torch.broadcast_shapes(Z.shape[:-2], a.shape)
-    S = _small_gram(Z.detach())
-    size = _size(S, a)
-    if not size <= DROWNED[torch.float64]:
-        return _by_singular_values(Z, a, size)
-    if size > DROWNED[Z.dtype]:
+    size = check_size(a, torch.linalg.vector_norm(Z.detach(), dim=(-2, -1)).square(), Z, "Z")
+    direct = _suits_cholesky(Z, a, size)
+    if not direct and Z.dtype != torch.float64:
         return log_det_gram(Z.double(), a.double()).to(Z.dtype)
-    if shape.numel() > Z.shape[:-2].numel():
-        return torch.log1p(a[..., None] * _Spectrum.apply(Z, S).clamp(min=0)).sum(-1)
-    return _LogDetGram.apply(Z, a.expand(shape), S)
+    tall = Z if Z.shape[-2] >= Z.shape[-1] else Z.mT
+    S = _Gram.apply(tall)
+    if direct:
+        return _ByCholesky.apply(S, a)
+    drowned = size > CHOLESKY[torch.float64][1]
+    return _BySpectrum.apply(S, a, tall.detach() if drowned else None)
 
 
+@without_autocast
 def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
     """Return ``log det(I + a S)`` of positive semidefinite matrices, in nats.
 
@@ -98,19 +104,36 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
     if S.shape[-1] != S.shape[-2]:
         raise ValueError(f"S must hold square matrices, got shape {tuple(S.shape)}")
     a = _check_scale(a, S)
+    _check_finite(S, "S")
     if pick("log_det_psd", S, triton=False) == "reference":
         return _reference(S, a)
-    size = _size(S.detach(), a)
-    if not size <= DROWNED[torch.float64]:
-        _check_finite(S, "S", size)
-        spectrum = torch.linalg.eigvalsh(S.double()).clamp(min=0)
-        return torch.log1p(a.double()[..., None] * spectrum).sum(-1).to(S.dtype)
-    if size > DROWNED[S.dtype]:
-        return log_det_psd(S.double(), a.double()).to(S.dtype)
-    value = _LogDetPSD.apply(*_paired(S, a))
-    if not value.detach().isfinite().all():
-        _check_finite(S, "S", math.nan)
-    return value
+    size = check_size(a, S.detach().diagonal(dim1=-2, dim2=-1).sum(-1), S, "S")
+    if _suits_cholesky(S, a, size):
+        return _ByCholesky.apply(S, a)
+    return _BySpectrum.apply(S.double(), a.double(), None).to(S.dtype)
+
+
+def log_det_of_rows(S: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    """Return ``log det(I + a S)`` of ``S = rowsᵀ rows``, with the digits that ``S`` has lost.
+
+    Parameters
+    ----------
+    S : Tensor, (d, d)
+        Carries the gradient.
+    a : Tensor, ()
+    rows : Tensor, (n, d)
+        Carries the digits.
+    """
+    return _BySpectrum.apply(S, a, rows.detach())
+
+
+def check_size(a: Tensor, traces: Tensor, value: Tensor, name: str) -> float:
+    """Return the largest ``a tr S``; it is finite only if ``value`` is, too."""
+    size = (a.detach() * traces).max().item()
+    if math.isfinite(size):
+        return size
+    _check_finite(value, name)
+    raise ValueError(f"a tr({name}) overflows {value.dtype}: scale {name} down")
 
 
 def _reference(S: Tensor, a: Tensor) -> Tensor:
@@ -130,99 +153,121 @@ def _paired(S: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     return S.expand(*shape, *S.shape[-2:]), a.expand(shape)
 
 
-def _small_gram(Z: Tensor) -> Tensor:
-    """Return the Gram matrix of the smaller side."""
-    return Z.mT @ Z if Z.shape[-2] >= Z.shape[-1] else Z @ Z.mT
+def _suits_cholesky(X: Tensor, a: Tensor, size: float) -> bool:
+    """Tell whether there is one ``a`` for each matrix, neither tiny nor huge."""
+    batch = X.shape[:-2]
+    low, high = CHOLESKY[X.dtype]
+    few = torch.broadcast_shapes(batch, a.shape).numel() == batch.numel()
+    return few and low <= size <= high
 
 
-def _size(S: Tensor, a: Tensor) -> float:
-    """Return the largest ``a tr S``, NaN or infinity if an entry is."""
-    return (a.detach() * S.diagonal(dim1=-2, dim2=-1).sum(-1)).max().item()
+class _Gram(torch.autograd.Function):
+    """``ZᵀZ``; its gradient takes one product, where autograd's own takes two."""
+
+    @staticmethod
+    def forward(ctx, Z):
+        ctx.save_for_backward(Z)
+        return Z.mT @ Z
+
+    @staticmethod
+    @without_autocast
+    def backward(ctx, grad):
+        (Z,) = ctx.saved_tensors
+        return Z @ (grad + grad.mT)
 
 
-def _factor(S: Tensor, a: Tensor) -> Tensor:
-    """Return the Cholesky factor of ``I + a S``; it exists, for ``S`` is semidefinite."""
-    M = S * a[..., None, None]
-    M.diagonal(dim1=-2, dim2=-1).add_(1)
-    return torch.linalg.cholesky_ex(M).L
-
-
-def _inverse(L: Tensor) -> Tensor:
-    """Return ``(L Lᵀ)⁻¹``: two thirds of the time of ``torch.cholesky_inverse``, or less."""
-    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
-    root = torch.linalg.solve_triangular(L, eye, upper=False)
-    return root.mT @ root
-
-
-def _log_det(L: Tensor) -> Tensor:
-    return 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-class _LogDetPSD(torch.autograd.Function):
+class _ByCholesky(torch.autograd.Function):
     @staticmethod
     def forward(ctx, S, a):
-        L = _factor(S, a)
+        M = S * a[..., None, None]
+        M.diagonal(dim1=-2, dim2=-1).add_(1)
+        L, info = torch.linalg.cholesky_ex(M)
+        if info.any():
+            raise ValueError(NOT_SEMIDEFINITE)
         ctx.save_for_backward(S, a, L)
-        return _log_det(L)
+        return 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx, grad):
         S, a, L = ctx.saved_tensors
-        inverse = _inverse(L)
-        to_a = grad * (S * inverse).sum((-2, -1)) if ctx.needs_input_grad[1] else None
-        return inverse.mul_((grad * a)[..., None, None]), to_a
+        return _slopes(S, a, _inverse(L), grad, *ctx.needs_input_grad)
 
 
-class _LogDetGram(torch.autograd.Function):
-    """``S`` is the Gram matrix of the smaller side of ``Z``; it takes no gradient of its own."""
+class _BySpectrum(torch.autograd.Function):
+    """Several ``a`` share one decomposition, of ``rows`` instead of ``S = rowsᵀ rows`` if given.
 
-    @staticmethod
-    def forward(ctx, Z, a, S):
-        L = _factor(S, a)
-        ctx.save_for_backward(Z, a, L, S if ctx.needs_input_grad[1] else None)
-        return _log_det(L)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        Z, a, L, S = ctx.saved_tensors
-        inverse = _inverse(L)
-        to_a = grad * (S * inverse).sum((-2, -1)) if ctx.needs_input_grad[1] else None
-        inverse.mul_((2 * grad * a)[..., None, None])
-        return _apply(Z, inverse), to_a, None
-
-
-class _Spectrum(torch.autograd.Function):
-    """Eigenvalues of the smaller Gram matrix, and the gradient of their symmetric functions.
-
-    That gradient exists where eigenvalues coincide, too: it needs no differences of eigenvalues.
+    The gradient exists where eigenvalues coincide, too: it needs no differences of eigenvalues.
     """
 
     @staticmethod
-    def forward(ctx, Z, S):
-        if not ctx.needs_input_grad[0]:
-            return torch.linalg.eigvalsh(S)
-        spectrum, vectors = torch.linalg.eigh(S)
-        ctx.save_for_backward(Z, vectors)
-        return spectrum
+    def forward(ctx, S, a, rows):
+        if rows is not None:
+            square = pad(rows, (0, 0, 0, max(0, rows.shape[-1] - rows.shape[-2])))
+            _, sigma, Vh = torch.linalg.svd(square, full_matrices=False)
+            spectrum, vectors = sigma.square(), Vh.mT
+        elif any(ctx.needs_input_grad):
+            spectrum, vectors = torch.linalg.eigh(S)
+        else:
+            spectrum, vectors = torch.linalg.eigvalsh(S), None
+        if (spectrum < -1e-3 * spectrum.amax(-1, keepdim=True)).any():
+            raise ValueError(NOT_SEMIDEFINITE)
+        spectrum = spectrum.clamp(min=0)
+        ctx.save_for_backward(S, a, spectrum, vectors)
+        return torch.log1p(a[..., None] * spectrum).sum(-1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @without_autocast
     def backward(ctx, grad):
-        Z, vectors = ctx.saved_tensors
-        return _apply(Z, 2 * (vectors * grad[..., None, :]) @ vectors.mT), None
+        S, a, spectrum, vectors = ctx.saved_tensors
+        shrunk = 1 / (1 + a.detach()[..., None] * spectrum)
+        if torch.is_grad_enabled():
+            inverse = _compose(shrunk, vectors)
+            return *_slopes(S, a, inverse, grad, *ctx.needs_input_grad[:2]), None
+        weights = (grad * a)[..., None] * shrunk
+        to_a = (grad * (spectrum * shrunk).sum(-1)).sum_to_size(a.shape)
+        return _compose(weights.sum_to_size(spectrum.shape), vectors), to_a, None
 
 
-def _apply(Z: Tensor, M: Tensor) -> Tensor:
-    """Multiply ``Z`` by ``M`` from the side on which it fits: that of the smaller Gram matrix."""
-    return Z @ M if Z.shape[-2] >= Z.shape[-1] else M @ Z
+def _compose(spectrum: Tensor, vectors: Tensor) -> Tensor:
+    return (vectors * spectrum[..., None, :]) @ vectors.mT
 
 
-def _by_singular_values(Z: Tensor, a: Tensor, size: float) -> Tensor:
-    _check_finite(Z, "Z", size)
-    sigma = torch.linalg.svdvals(Z.double())
-    return torch.log1p(a.double()[..., None] * sigma.square()).sum(-1).to(Z.dtype)
+def _slopes(
+    S: Tensor, a: Tensor, inverse: Tensor, grad: Tensor, to_S: bool, to_a: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of log det, given ``(I + aS)⁻¹``; they have gradients in turn."""
+    if torch.is_grad_enabled():
+        inverse = _Inverse.apply(S, a, inverse)
+    return (
+        (inverse * (grad * a)[..., None, None]).sum_to_size(S.shape) if to_S else None,
+        (grad * (S * inverse).sum((-2, -1))).sum_to_size(a.shape) if to_a else None,
+    )
+
+
+class _Inverse(torch.autograd.Function):
+    """``M = (I + aS)⁻¹``, known already; ``dM = -M (a dS + S da) M``, as often as one likes."""
+
+    @staticmethod
+    def forward(ctx, S, a, inverse):
+        ctx.save_for_backward(S, a, inverse)
+        return inverse.clone()
+
+    @staticmethod
+    @without_autocast
+    def backward(ctx, grad):
+        S, a, inverse = ctx.saved_tensors
+        M = _Inverse.apply(S, a, inverse)
+        slope = -(M @ grad @ M)
+        to_S = (slope * a[..., None, None]).sum_to_size(S.shape)
+        return to_S, (slope * S).sum((-2, -1)).sum_to_size(a.shape), None
+
+
+def _inverse(L: Tensor) -> Tensor:
+    """Return ``(L Lᵀ)⁻¹``."""
+    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
+    root = torch.linalg.solve_triangular(L, eye, upper=False)
+    return root.mT @ root
 
 
 def _check_matrices(value: Tensor, name: str) -> Tensor:
@@ -241,13 +286,8 @@ def _check_scale(a: Tensor | float, like: Tensor) -> Tensor:
     return a
 
 
-def _check_finite(value: Tensor, name: str, size: float) -> None:
-    """Say what is wrong with an input whose size or log det came out as NaN or infinity."""
-    if math.isfinite(size):
-        return
-    if not value.detach().isfinite().all():
+def _check_finite(value: Tensor, name: str) -> None:
+    # A finite sum says that every entry is, in one pass; finite entries may still overflow it.
+    if not value.detach().sum().isfinite() and not value.detach().isfinite().all():
         bad = int((~value.detach().isfinite()).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite entries")
-    if size == math.inf:
-        raise ValueError(f"a tr({name}) overflows {value.dtype}: scale {name} down")
-    raise ValueError(f"{name} must hold positive semidefinite matrices, got one that is not")

@@ -44,7 +44,8 @@ def test_labels(sizes, d, form):
     with kernels.use(form):
         grams = class_gram(Z, labels, k)
         assert torch.allclose(grams, by_einsum(Z, onehot(labels, k)), rtol=0, atol=1e-12)
-        assert torch.equal(class_gram(Z, labels.to(torch.uint8), k), grams)
+        for dtype in (torch.uint8, torch.uint16, torch.int32):
+            assert torch.equal(class_gram(Z, labels.to(dtype), k), grams)
         assert len(class_gram(Z, labels)) == labels.max() + 1
 
 
@@ -78,6 +79,26 @@ def test_gradcheck_of_labels(sizes, d):
 def test_gradcheck_of_memberships():
     memberships = torch.softmax(randn(6, 3, seed=1), 1).requires_grad_()
     assert torch.autograd.gradcheck(class_gram, (randn(6, 4).requires_grad_(), memberships))
+
+
+def test_second_derivatives():
+    Z, memberships = randn(6, 4).requires_grad_(), torch.softmax(randn(6, 3, seed=1), 1)
+    labels = shuffled((3, 0, 2, 1))
+    assert torch.autograd.gradgradcheck(lambda Z: class_gram(Z, labels), Z)
+    assert torch.autograd.gradgradcheck(class_gram, (Z, memberships.requires_grad_()))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_autocast_changes_nothing(soft):
+    labels = shuffled((30, 20))
+    Z = randn(50, 8, dtype=torch.float32).requires_grad_()
+    classes = onehot(labels, 2).float() if soft else labels
+    grams = class_gram(Z, classes)
+    (slope,) = torch.autograd.grad(grams.square().sum(), Z)
+    with torch.autocast("cpu", torch.bfloat16):
+        same = class_gram(Z, classes)
+        (same_slope,) = torch.autograd.grad(same.square().sum(), Z)
+    assert torch.equal(same, grams) and torch.equal(same_slope, slope)
 
 
 @sets
@@ -156,6 +177,7 @@ BAD = {
         torch.ones(5, 2),
     ),
     r"classes must be labels \(n,\) or memberships .* \(4,\)": (ValueError, GOOD, torch.ones(4)),
+    "classes must be on cpu like Z, got meta": (ValueError, GOOD, torch.zeros(4).to("meta")),
     "labels must be from 0 to k - 1 = 2, got -1 to 2": (
         ValueError,
         GOOD,

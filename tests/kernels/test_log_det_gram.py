@@ -65,6 +65,58 @@ def test_gradcheck_of_batches(shape):
     assert torch.autograd.gradcheck(lambda Z, a: log_det_psd(Z.mT @ Z, a), (Z, a))
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1)], ids=["one a", "an a each", "many a"])
+@pytest.mark.parametrize("n, d", [(4, 2), (2, 4)])
+@pytest.mark.parametrize("size", [1e-5, 1.0], ids=["tiny", "plain"])
+def test_second_derivatives(shape, n, d, size):
+    Z = randn(3, n, d).requires_grad_()
+    b = randn(*shape, seed=1).exp().requires_grad_()
+    direction = randn(*torch.broadcast_shapes((3,), shape), seed=2)
+    for function in (
+        lambda Z, b: direction * log_det_gram(Z, size * b) / size,
+        lambda Z, b: direction * log_det_psd(Z.mT @ Z, size * b) / size,
+    ):
+        assert torch.autograd.gradgradcheck(function, (Z, b))
+
+
+def test_a_gradient_penalty_has_a_gradient():
+    """The square of 2aZ(I + aZᵀZ)⁻¹, where a second derivative of zero would go unnoticed."""
+    Z = randn(5, 3).requires_grad_()
+    (slope,) = torch.autograd.grad(log_det_gram(Z, 0.7), Z, create_graph=True)
+    (ours,) = torch.autograd.grad(slope.square().sum(), Z)
+    plain = 1.4 * Z @ torch.linalg.inv(torch.eye(3).double() + 0.7 * Z.T @ Z)
+    (expected,) = torch.autograd.grad(plain.square().sum(), Z)
+    assert expected.norm() > 0.1
+    assert torch.allclose(ours, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n, d", [(9, 4), (4, 9)])
+@pytest.mark.parametrize("a", [1e8, 1e14])
+def test_second_derivatives_where_the_ones_drown(n, d, a):
+    """Of full rank, they tend to those of log det ZᵀZ, or of ZZᵀ."""
+    Z = randn(n, d)
+
+    def limit(Z):
+        return torch.logdet(Z.T @ Z if n > d else Z @ Z.T)
+
+    ours = torch.autograd.functional.hessian(lambda Z: log_det_gram(Z, a), Z)
+    expected = torch.autograd.functional.hessian(limit, Z)
+    assert torch.allclose(ours, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("a", [0.5, torch.tensor([0.5, 2.0])], ids=["one a", "many a"])
+def test_autocast_changes_nothing(a):
+    Z = randn(50, 8, dtype=torch.float32).requires_grad_()
+    S = (Z.T @ Z).detach().requires_grad_()
+    for kernel, X in ((log_det_gram, Z), (log_det_psd, S)):
+        value = kernel(X, a).sum()
+        (slope,) = torch.autograd.grad(value, X)
+        with torch.autocast("cpu", torch.bfloat16):
+            same = kernel(X, a).sum()
+            (same_slope,) = torch.autograd.grad(same, X)
+        assert torch.equal(same, value) and torch.equal(same_slope, slope)
+
+
 @pytest.mark.parametrize("a", [1e8, 1e13], ids=["float64", "singular values"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n, d", [(9, 4), (4, 9)])
@@ -123,10 +175,8 @@ def test_extreme_a_is_exact(n, d, a, dtype):
     expected = sum(mpmath.log1p(mpmath.mpf(a) * mpmath.mpf(s) ** 2) for s in sigma.tolist())
     for scale in (a, torch.tensor([a, a], dtype=torch.float64)):  # one factor, and many a
         value = log_det_gram(Z, scale).flatten()[0].item()
-        # Float32 has rounded the ones, or eigenvalues, unless the ones drown.
-        rough = {"rel": 2e-5, "abs": 1e-6} if a < 1e4 else {"rel": 2e-6}
-        digits = rough if dtype == torch.float32 else {"rel": 1e-9}
-        assert value == pytest.approx(float(expected), **digits)
+        rel = 1e-6 if dtype == torch.float32 else 1e-11
+        assert value == pytest.approx(float(expected), rel=rel)
 
 
 def test_tiny_a_keeps_all_digits_of_a_small_result():
@@ -134,7 +184,31 @@ def test_tiny_a_keeps_all_digits_of_a_small_result():
     Z = randn(6, 4)
     trace = Z.square().sum().item()
     many = torch.tensor([1e-13, 1e-20, 1e-30], dtype=torch.float64)
-    assert torch.allclose(log_det_gram(Z, many), many * trace, rtol=1e-11)
+    for kernel, X in ((log_det_gram, Z), (log_det_psd, Z.T @ Z)):
+        assert torch.allclose(kernel(X, many), many * trace, rtol=1e-11)
+        for a in many:
+            assert torch.allclose(kernel(X, a), a * trace, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 9e3, 9e4, 1e7])
+def test_float32_has_six_digits(size):
+    """Of low rank, where noise in the eigenvalues would add up; for one a and for many."""
+    Z = spectrum_of(torch.linspace(0.1, 1, 20), 1000, 128).float()
+    a = size / Z.square().sum().item()
+    expected = torch.log1p(a * torch.linalg.svdvals(Z.double()).square()).sum().item()
+    for scale in (a, torch.tensor([a, 2 * a])):
+        assert log_det_gram(Z, scale).flatten()[0].item() == pytest.approx(expected, rel=2e-6)
+
+
+def test_float32_gradients_of_low_rank():
+    """The gradient of what Cholesky factors in float32 keep, up to where they give up."""
+    Z = spectrum_of(torch.linspace(0.1, 1, 20), 300, 128).float().requires_grad_()
+    for size in (1.0, 1e3, 9e3, 2e4, 1e6):
+        a = size / Z.detach().square().sum().item()
+        exact = Z.detach().double().requires_grad_()
+        (expected,) = torch.autograd.grad(log_det_gram(exact, a), exact)
+        (slope,) = torch.autograd.grad(log_det_gram(Z, a), Z)
+        assert (slope - expected).norm() < 3e-4 * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -181,6 +255,14 @@ def test_only_the_smaller_gram_matrix_is_made(largest_tensor, n, d, a):
     assert largest_tensor.entries == n * d
 
 
+def test_many_a_share_the_eigenvalues_of_a_matrix(largest_tensor):
+    Z = randn(30, 20)
+    S = (Z.T @ Z).requires_grad_()
+    with largest_tensor:
+        log_det_psd(S, torch.logspace(-2, 2, 50)).sum().backward()
+    assert largest_tensor.entries == 50 * 20
+
+
 BAD = {
     "Z must be a floating-point tensor, got list": (TypeError, [[1.0]], 1.0),
     "Z must be a floating-point tensor, got torch.int64": (TypeError, torch.ones(2, 2).long(), 1.0),
@@ -214,9 +296,11 @@ def test_matrices_that_are_not_square():
     [
         (torch.full((3, 3), -torch.inf), "S must be finite, got 9"),
         (-3 * torch.eye(3), "S must hold positive semidefinite"),
+        (torch.tensor([[1.0, 9.0], [9.0, 1.0]]), "S must hold positive semidefinite"),
+        (torch.eye(3) + torch.full((3, 3), torch.nan).triu(1), "S must be finite, got 3"),
         (torch.eye(3).index_fill(0, torch.tensor([2]), torch.nan), "S must be finite, got 3"),
     ],
-    ids=["minus infinity", "negative", "NaN in a row"],
+    ids=["minus infinity", "negative", "indefinite", "NaN above the diagonal", "NaN in a row"],
 )
 def test_psd_refuses_what_has_no_log_det(S, message):
     with pytest.raises(ValueError, match=message):
