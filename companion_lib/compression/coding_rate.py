@@ -6,9 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from companion_lib.kernels import class_gram, log_det_gram, log_det_psd
+from companion_lib.kernels import class_gram, log_det_gram
 from companion_lib.kernels.class_gram import check_device, check_labels, is_hard
-from companion_lib.kernels.log_det_gram import CHOLESKY, check_size, log_det_of_rows
+from companion_lib.kernels.log_det_gram import (
+    CHOLESKY,
+    check_size,
+    log_det_of_grams,
+    log_det_of_rows,
+)
 from companion_lib.validation import check_tensor, working
 
 
@@ -168,19 +173,19 @@ def _rates(
         results = _rates(Z.double(), members, counts, scales, a)
         return tuple(x if x is None else x.to(Z.dtype) for x in results)
     largest = int(counts.max()) if hard else len(Z)
-    if hard and 3 * largest <= 2 * Z.shape[1]:  # beyond, n d² + k d³ is less
+    grams = None
+    if hard and 3 * largest <= 2 * Z.shape[1]:  # beyond, features cost less
         rates = log_det_gram(_padded(Z, classes, counts, largest), scales)
     else:
         grams = class_gram(Z, classes, len(counts) if hard else None)
-        if size > high:
-            rates = _drowned(Z, classes, grams, scales)
-        elif hard and a is not None:
-            grams = torch.cat([grams, grams.sum(0, keepdim=True)])
-            *_, whole = values = log_det_psd(grams, torch.cat([scales, a[None]])) / 2
-            return values[:-1], whole
-        else:
-            rates = log_det_psd(grams, scales)
-    return rates / 2, None if a is None else log_det_gram(Z, a) / 2
+        rates = (
+            _drowned(Z, classes, grams, scales) if size > high else log_det_of_grams(grams, scales)
+        )
+    if a is None:
+        return rates / 2, None
+    shared = hard and grams is not None and size <= high
+    whole = log_det_of_grams(grams.sum(0), a) if shared else log_det_gram(Z, a)
+    return rates / 2, whole / 2
 
 
 def _size(Z: Tensor, classes: Tensor, scales: Tensor, a: Tensor | None) -> float:

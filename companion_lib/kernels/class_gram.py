@@ -120,7 +120,7 @@ def _reference(Z: Tensor, memberships: Tensor) -> Tensor:
 
 
 class _Sorted(torch.autograd.Function):
-    """Rows in another order; back, the same rows (autograd's own would add them to zeros)."""
+    """Rows in another order; the gradient goes back (autograd's own would add it to zeros)."""
 
     @staticmethod
     def forward(ctx, Z, order):
@@ -130,7 +130,9 @@ class _Sorted(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         (order,) = ctx.saved_tensors
-        return torch.empty_like(grad).index_copy_(0, order, grad), None
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        return grad.index_select(0, back), None
 
 
 class _HardGram(torch.autograd.Function):

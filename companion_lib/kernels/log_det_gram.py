@@ -103,8 +103,13 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
     S = _check_matrices(S, "S")
     if S.shape[-1] != S.shape[-2]:
         raise ValueError(f"S must hold square matrices, got shape {tuple(S.shape)}")
-    a = _check_scale(a, S)
     _check_finite(S, "S")
+    return log_det_of_grams(S, _check_scale(a, S))
+
+
+def log_det_of_grams(S: Tensor, a: Tensor) -> Tensor:
+    """Return ``log_det_psd(S, a)`` of matrices that are known to be finite."""
+    a = a.to(S.dtype)
     if pick("log_det_psd", S, triton=False) == "reference":
         return _reference(S, a)
     size = check_size(a, S.detach().diagonal(dim1=-2, dim2=-1).sum(-1), S, "S")
@@ -191,7 +196,7 @@ class _ByCholesky(torch.autograd.Function):
     @without_autocast
     def backward(ctx, grad):
         S, a, L = ctx.saved_tensors
-        return _slopes(S, a, _inverse(L), grad, *ctx.needs_input_grad)
+        return _slopes(S, a, _inverse(L), grad, ctx.needs_input_grad[1])
 
 
 class _BySpectrum(torch.autograd.Function):
@@ -223,7 +228,7 @@ class _BySpectrum(torch.autograd.Function):
         shrunk = 1 / (1 + a.detach()[..., None] * spectrum)
         if torch.is_grad_enabled():
             inverse = _compose(shrunk, vectors)
-            return *_slopes(S, a, inverse, grad, *ctx.needs_input_grad[:2]), None
+            return *_slopes(S, a, inverse, grad, ctx.needs_input_grad[1]), None
         weights = (grad * a)[..., None] * shrunk
         to_a = (grad * (spectrum * shrunk).sum(-1)).sum_to_size(a.shape)
         return _compose(weights.sum_to_size(spectrum.shape), vectors), to_a, None
@@ -234,15 +239,16 @@ def _compose(spectrum: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _slopes(
-    S: Tensor, a: Tensor, inverse: Tensor, grad: Tensor, to_S: bool, to_a: bool
-) -> tuple[Tensor | None, Tensor | None]:
+    S: Tensor, a: Tensor, inverse: Tensor, grad: Tensor, to_a: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of log det, given ``(I + aS)⁻¹``; they have gradients in turn."""
-    if torch.is_grad_enabled():
+    again = torch.is_grad_enabled()
+    if again:
         inverse = _Inverse.apply(S, a, inverse)
-    return (
-        (inverse * (grad * a)[..., None, None]).sum_to_size(S.shape) if to_S else None,
-        (grad * (S * inverse).sum((-2, -1))).sum_to_size(a.shape) if to_a else None,
-    )
+    slope_a = (grad * (S * inverse).sum((-2, -1))).sum_to_size(a.shape) if to_a else None
+    weight = (grad * a)[..., None, None]
+    slope_S = inverse * weight if again else inverse.mul_(weight)  # new memory is slow
+    return slope_S.sum_to_size(S.shape), slope_a
 
 
 class _Inverse(torch.autograd.Function):
