@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -235,7 +237,8 @@ class _Scatter(torch.autograd.Function):
 def check_eps(eps: float | Tensor, like: Tensor) -> Tensor:
     """Return ``eps`` as a tensor like ``like``, if it is positive and finite."""
     eps = torch.as_tensor(eps, dtype=like.dtype, device=like.device)
-    if eps.numel() == 0 or not (eps > 0).all() or not eps.isfinite().all():
+    low, high = (end.item() for end in torch.aminmax(eps.detach())) if eps.numel() else (0, 0)
+    if not 0 < low <= high < math.inf:
         raise ValueError(f"eps must be positive and finite, got {eps.tolist()}")
     return eps
 

@@ -287,7 +287,8 @@ def _check_matrices(value: Tensor, name: str) -> Tensor:
 
 def _check_scale(a: Tensor | float, like: Tensor) -> Tensor:
     a = torch.as_tensor(a, dtype=like.dtype, device=like.device)
-    if a.numel() == 0 or not (a.detach() >= 0).all() or not a.detach().isfinite().all():
+    low, high = (end.item() for end in torch.aminmax(a.detach())) if a.numel() else (-1, -1)
+    if not 0 <= low <= high < math.inf:
         raise ValueError(f"a must be finite and at least 0, got {a.detach().tolist()}")
     return a
 

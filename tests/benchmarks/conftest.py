@@ -23,6 +23,7 @@ import torch
 HERE = Path(__file__).parent
 THREADS = 2
 ROUNDS = 7
+TURN = 0.05
 RESULTS = pytest.StashKey[list]()
 
 
@@ -61,19 +62,26 @@ def machine() -> dict:
 
 
 def take_turns(ours: Callable, baseline: Callable) -> tuple[float, float]:
-    """Return both median times in milliseconds, after a warm-up, timed alternately.
+    """Return both median times of a call in milliseconds, after a warm-up, timed alternately.
 
-    Taking turns exposes both to the same disturbances; the median drops the worst of them.
+    Taking turns exposes both to the same disturbances; the median drops the worst of them. A turn
+    is as many calls as take ``TURN`` seconds, so that a fast function is not timed cold only.
     """
     functions = (ours, baseline)
+    calls = [max(1, round(TURN / seconds(function))) for function in functions]
     times = ([], [])
-    for round_ in range(ROUNDS + 1):
-        for function, record in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            function()
-            if round_:
-                record.append(time.perf_counter() - begin)
+    for _ in range(ROUNDS):
+        for function, count, record in zip(functions, calls, times, strict=True):
+            record.append(seconds(function, count))
     return tuple(1e3 * statistics.median(record) for record in times)
+
+
+def seconds(function: Callable, calls: int = 2) -> float:
+    """Return the mean time of a call."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
 
 
 @pytest.fixture
