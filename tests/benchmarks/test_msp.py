@@ -8,7 +8,7 @@ from companion_lib.subspaces import msp
 
 # The polar factor costs the same for any n: at 10,000 samples it is a third of a step.
 @pytest.mark.parametrize(
-    "n, d, at_least", [(10_000, 64, 0.4), (50_000, 64, 0.5), (50_000, 128, 0.5)]
+    "n, d, at_least", [(10_000, 64, 0.35), (50_000, 64, 0.5), (50_000, 128, 0.5)]
 )
 def test_msp_step_against_its_two_products(race, n, d, at_least):
     generator = torch.Generator().manual_seed(0)
