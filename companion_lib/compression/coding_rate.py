@@ -15,6 +15,7 @@ from companion_lib.kernels.log_det_gram import (
     check_size,
     log_det_of_grams,
     log_det_of_rows,
+    log_det_of_size,
 )
 from companion_lib.validation import check_tensor, working
 
@@ -108,6 +109,7 @@ def rate_reduction(Z: Tensor, classes: Tensor, eps: float) -> Tensor:
     Returns
     -------
     Tensor, ()
+        With the factor ½ of the coding rate. Half precision is computed in float32.
 
     Notes
     -----
@@ -142,7 +144,7 @@ def mcr2_loss(
     Returns
     -------
     Tensor, ()
-        In nats per sample.
+        In nats per sample, with the factor ½. Half precision is computed in float32.
 
     Notes
     -----
@@ -176,8 +178,8 @@ def _rates(
         return tuple(x if x is None else x.to(Z.dtype) for x in results)
     largest = int(counts.max()) if hard else len(Z)
     grams = None
-    if hard and 3 * largest <= 2 * Z.shape[1]:  # beyond, features cost less
-        rates = log_det_gram(_padded(Z, classes, counts, largest), scales)
+    if hard and 16 * largest <= 15 * Z.shape[1]:  # measured: beyond, features cost less
+        rates = log_det_of_size(_padded(Z, classes, counts, largest), scales, size)
     else:
         grams = class_gram(Z, classes, len(counts) if hard else None)
         rates = (
@@ -186,7 +188,7 @@ def _rates(
     if a is None:
         return rates / 2, None
     shared = hard and grams is not None and size <= high
-    whole = log_det_of_grams(grams.sum(0), a) if shared else log_det_gram(Z, a)
+    whole = log_det_of_grams(grams.sum(0), a) if shared else log_det_of_size(Z, a, size)
     return rates / 2, whole / 2
 
 

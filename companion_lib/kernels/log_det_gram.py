@@ -47,29 +47,37 @@ def log_det_gram(Z: Tensor, a: Tensor | float) -> Tensor:
     -----
     With ``r = min(n, d)`` and ``s = max(n, d)``: by Sylvester's identity the Gram matrix of the
     smaller side will do, ``s r²`` multiply-adds, then a Cholesky factor, ``r³ / 6``. The gradient
-    ``2a Z (I + a ZᵀZ)⁻¹`` takes ``r³ / 3`` from the same factor and ``s r²``. Extra memory: two
-    ``r × r`` matrices and one the size of ``Z``; bytes moved: a few times that.
+    ``2a Z (I + a ZᵀZ)⁻¹`` takes the inverse of that factor and a product, ``7/6 r³``, and ``s r²``
+    more. Extra memory: four ``r × r`` matrices and one the size of ``Z``, and a copy in float64
+    where that is needed; bytes moved: a few times that.
 
-    Where ``a`` is so large that the ones are lost in rounding (``a tr ZᵀZ > 1e5`` in float32), it
-    is computed in float64; beyond ``1e10``, from singular values as ``Σ log1p(a σ²)``. Finding
-    that out reads one number, so on CUDA it waits for the device.
+    Where ``a tr ZᵀZ`` is below 1 or above 1e4 in float32, rounding would show, and it is computed
+    in float64; there, below 1e-3 by eigenvalues and beyond 1e10 by singular values, as
+    ``Σ log1p(a σ²)``. Finding that out reads a few numbers, for which CUDA waits.
 
     Book: section ``gaussian-coding-rate``.
     """
     Z = _check_matrices(Z, "Z")
     a = _check_scale(a, Z)
+    traces = torch.linalg.vector_norm(Z.detach(), dim=(-2, -1)).square()
+    return log_det_of_size(Z, a, check_size(a, traces, Z, "Z"))
+
+
+@without_autocast
+def log_det_of_size(Z: Tensor, a: Tensor, size: float) -> Tensor:
+    """Return ``log_det_gram(Z, a)`` of checked arguments; ``size`` is the largest ``a tr ZᵀZ``."""
+    a = a.to(Z.dtype)
     if pick("log_det_gram", Z, triton=False) == "reference":
         return _reference(Z.mT @ Z, a)
-    size = check_size(a, torch.linalg.vector_norm(Z.detach(), dim=(-2, -1)).square(), Z, "Z")
     direct = _suits_cholesky(Z, a, size)
     if not direct and Z.dtype != torch.float64:
         return log_det_gram(Z.double(), a.double()).to(Z.dtype)
-    tall = Z if Z.shape[-2] >= Z.shape[-1] else Z.mT
-    S = _Gram.apply(tall)
+    S = _SmallGram.apply(Z)
     if direct:
         return _ByCholesky.apply(S, a)
     drowned = size > CHOLESKY[torch.float64][1]
-    return _BySpectrum.apply(S, a, tall.detach() if drowned else None)
+    rows = Z if _is_tall(Z) else Z.mT
+    return _BySpectrum.apply(S, a, rows.detach() if drowned else None)
 
 
 @without_autocast
@@ -97,8 +105,9 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
 
     Notes
     -----
-    A Cholesky factor, ``d³ / 6`` multiply-adds, and ``d³ / 3`` for the gradient ``a (I + aS)⁻¹``.
-    Where the ones drown in rounding, eigenvalues; what ``S`` has lost below ``ε ‖S‖`` is lost.
+    A Cholesky factor, ``d³ / 6`` multiply-adds, and ``7/6 d³`` for the gradient ``a (I + aS)⁻¹``.
+    Several ``a`` for one matrix, or one that is tiny or huge: eigenvalues, in float64. What ``S``
+    itself has lost in rounding stays lost. Reads two numbers, so on CUDA it waits twice.
     """
     S = _check_matrices(S, "S")
     if S.shape[-1] != S.shape[-2]:
@@ -166,19 +175,24 @@ def _suits_cholesky(X: Tensor, a: Tensor, size: float) -> bool:
     return few and low <= size <= high
 
 
-class _Gram(torch.autograd.Function):
-    """``ZᵀZ``; its gradient takes one product, where autograd's own takes two."""
+def _is_tall(Z: Tensor) -> bool:
+    return Z.shape[-2] >= Z.shape[-1]
+
+
+class _SmallGram(torch.autograd.Function):
+    """The smaller of ``ZᵀZ`` and ``ZZᵀ``; the gradient takes one product, autograd's own two."""
 
     @staticmethod
     def forward(ctx, Z):
         ctx.save_for_backward(Z)
-        return Z.mT @ Z
+        return Z.mT @ Z if _is_tall(Z) else Z @ Z.mT
 
     @staticmethod
     @without_autocast
     def backward(ctx, grad):
         (Z,) = ctx.saved_tensors
-        return Z @ (grad + grad.mT)
+        both = grad + grad.mT
+        return Z @ both if _is_tall(Z) else both @ Z
 
 
 class _ByCholesky(torch.autograd.Function):

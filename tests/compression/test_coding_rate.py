@@ -21,8 +21,8 @@ few = settings(max_examples=20, deadline=None)
 PATHS = {
     "features": ((9, 5, 8), 4),
     "samples": ((3, 2, 4), 6),
-    "lopsided": ((5, 1, 1, 1), 6),
-    "lopsided and wide": ((5, 1), 7),
+    "lopsided": ((6, 1, 1, 1), 6),
+    "lopsided and wide": ((7, 1), 7),
 }
 paths = pytest.mark.parametrize("sizes, d", PATHS.values(), ids=PATHS)
 
