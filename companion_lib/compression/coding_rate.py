@@ -178,7 +178,7 @@ def _rates(
         return tuple(x if x is None else x.to(Z.dtype) for x in results)
     largest = int(counts.max()) if hard else len(Z)
     grams = None
-    if hard and 16 * largest <= 15 * Z.shape[1]:  # measured: beyond, features cost less
+    if hard and 20 * largest <= 19 * Z.shape[1]:  # measured: beyond, features cost less
         rates = log_det_of_size(_padded(Z, classes, counts, largest), scales, size)
     else:
         grams = class_gram(Z, classes, len(counts) if hard else None)
