@@ -47,7 +47,7 @@ def log_det_gram(Z: Tensor, a: Tensor | float) -> Tensor:
     -----
     With ``r = min(n, d)`` and ``s = max(n, d)``: by Sylvester's identity the Gram matrix of the
     smaller side will do, ``s r²`` multiply-adds, then a Cholesky factor, ``r³ / 6``. The gradient
-    ``2a Z (I + a ZᵀZ)⁻¹`` takes the inverse of that factor and a product, ``7/6 r³``, and ``s r²``
+    ``2a Z (I + a ZᵀZ)⁻¹`` takes the inverse of that factor and a product, ``3/2 r³``, and ``s r²``
     more. Extra memory: four ``r × r`` matrices and one the size of ``Z``, and a copy in float64
     where that is needed; bytes moved: a few times that.
 
@@ -105,7 +105,7 @@ def log_det_psd(S: Tensor, a: Tensor | float) -> Tensor:
 
     Notes
     -----
-    A Cholesky factor, ``d³ / 6`` multiply-adds, and ``7/6 d³`` for the gradient ``a (I + aS)⁻¹``.
+    A Cholesky factor, ``d³ / 6`` multiply-adds, and ``3/2 d³`` for the gradient ``a (I + aS)⁻¹``.
     Several ``a`` for one matrix, or one that is tiny or huge: eigenvalues, in float64. What ``S``
     itself has lost in rounding stays lost. Reads two numbers, so on CUDA it waits twice.
     """
@@ -284,7 +284,14 @@ class _Inverse(torch.autograd.Function):
 
 
 def _inverse(L: Tensor) -> Tensor:
-    """Return ``(L Lᵀ)⁻¹``."""
+    """Return ``(L Lᵀ)⁻¹``.
+
+    Measured from 128 to 512 rows, single and ten at once: on two threads a triangular inverse and
+    a product take 0.5 to 0.7 of the time of LAPACK's routine up to 256 rows, and 1.2 at 512; on
+    one thread 1.1 to 1.9, and 2.5 to 3.3 at 512.
+    """
+    if L.is_cpu and L.shape[-1] >= 512:
+        return torch.cholesky_inverse(L)
     eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device).expand_as(L)
     root = torch.linalg.solve_triangular(L, eye, upper=False)
     return root.mT @ root
