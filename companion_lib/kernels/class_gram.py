@@ -76,8 +76,7 @@ def class_gram(Z: Tensor, classes: Tensor, k: int | None = None) -> Tensor:
         weights = torch.nn.functional.one_hot(classes.long(), k) if hard else classes
         return _reference(Z, weights.to(Z.dtype))
     if hard:
-        order, counts = segments(classes, k)
-        return _HardGram.apply(_Sorted.apply(Z, order), counts)
+        return grams_of_segments(Z, *segments(classes, k))
     return _SoftGram.apply(Z, classes.to(Z.dtype))
 
 
@@ -112,6 +111,11 @@ def segments(labels: Tensor, k: int) -> tuple[Tensor, list[int]]:
     """Return the order that sorts the rows by class, and how many rows each class has."""
     labels = labels.long()
     return torch.argsort(labels, stable=True), torch.bincount(labels, minlength=k).tolist()
+
+
+def grams_of_segments(Z: Tensor, order: Tensor, counts: list[int]) -> Tensor:
+    """Return the Gram matrix of each segment of the rows ``Z[order]``."""
+    return _HardGram.apply(_Sorted.apply(Z, order), counts)
 
 
 def _reference(Z: Tensor, memberships: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from companion_lib.kernels.class_gram import grams_of_segments
+
 ROWS, DEPTH = 64, 32
 
 
@@ -36,9 +38,11 @@ class _SegmentGrams(torch.autograd.Function):
         return gram(Z, order, starts)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         Z, order, starts = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to have one: PyTorch's form does, and waits
+            grams = grams_of_segments(Z.to(grad.dtype), order, starts.diff().tolist())
+            return *torch.autograd.grad(grams, Z, grad, create_graph=True), None, None
         return product(Z, order, starts, grad + grad.mT), None, None
 
 

@@ -49,6 +49,18 @@ def test_class_gram(sizes, d, dtype):
     assert close(gradient, gradient_exact, max(1e-6, torch.finfo(dtype).eps))
 
 
+def test_second_derivatives_of_class_gram():
+    Z, labels = randn(7, 5).requires_grad_(), torch.tensor([2, 0, 2, 1, 0, 2, 2])
+
+    def penalty():
+        (slope,) = torch.autograd.grad(class_gram(Z, labels, 4).pow(3).sum(), Z, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), Z)[0]
+
+    expected = penalty()
+    with use("triton"):
+        assert close(penalty(), expected, 1e-6)
+
+
 def test_class_gram_of_strided_rows_and_int_labels():
     Z = randn(90, 40).T[:, ::2]  # neither rows nor columns are contiguous
     labels = torch.arange(40, dtype=torch.int32) % 3
