@@ -17,7 +17,7 @@ from companion_lib.kernels.log_det_gram import (
     log_det_of_rows,
     log_det_of_size,
 )
-from companion_lib.validation import check_tensor, working
+from companion_lib.validation import check_positive, check_tensor, working
 
 
 def coding_rate(Z: Tensor, eps: float | Tensor) -> Tensor:
@@ -150,9 +150,8 @@ def mcr2_loss(
     -----
     Book: sections ``rate-reduction`` and ``unsupervised-image-representations``.
     """
-    for name, gamma in (("gamma1", gamma1), ("gamma2", gamma2)):
-        if not 0 < gamma < float("inf"):
-            raise ValueError(f"{name} must be positive and finite, got {gamma}")
+    check_positive(gamma1, "gamma1")
+    check_positive(gamma2, "gamma2")
     Z, classes, counts, eps = _checked(Z, classes, eps)
     n, d = Z.shape
     scales = _scale(d / counts.double(), eps, Z)
