@@ -1,4 +1,4 @@
-"""Log determinants and Gram matrices keep their precision where autocast is on."""
+"""Kernels keep their precision where autocast is on."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention, threshold_
 
+from companion_lib.kernels.autocast import without_autocast
 from companion_lib.kernels.dispatch import pick
 
 # Logits in a block, and the fewest and most keys. On a CPU 2 MB of float32 stay in the cache; a
@@ -17,6 +18,7 @@ from companion_lib.kernels.dispatch import pick
 BLOCK = {"cpu": (2**19, 1024, 8192), "gpu": (2**24, 4096, 4096)}
 
 
+@without_autocast
 def softmax_mean(
     queries: Tensor,
     keys: Tensor,
@@ -94,24 +96,18 @@ def softmax_mean(
     offsets = None if bias is None else bias.to(wide).contiguous()
     form = pick("softmax_mean", queries)
     inputs = (queries, keys, values, offsets, scale)
-    with _no_autocast(queries):
-        if form == "reference":
-            mean = _Formula.apply(*inputs)
-        elif form == "fast" and _suits_attention(*inputs):
-            mean = _attention(*inputs)
-        else:
-            mean = _SoftmaxMean.apply(*inputs, form == "triton")
+    if form == "reference":
+        mean = _Formula.apply(*inputs)
+    elif form == "fast" and _suits_attention(*inputs):
+        mean = _attention(*inputs)
+    else:
+        mean = _SoftmaxMean.apply(*inputs, form == "triton")
     finite = mean.detach().isfinite().all()
     if bias is not None:  # an infinite bias may leave the mean finite, in some of the forms
         finite &= bias.detach().isfinite().all()
     if not finite:
         _explain(queries=queries, keys=keys, values=values, bias=bias)
     return mean
-
-
-def _no_autocast(like: Tensor) -> torch.autocast:
-    """Keep autocast from rounding logits: half precision is asked for by passing it."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _reference(
@@ -168,12 +164,12 @@ class _Formula(torch.autograd.Function):
         return ctx.mean.detach()
 
     @staticmethod
+    @without_autocast
     def backward(ctx, grad):
-        with _no_autocast(grad):
-            if torch.is_grad_enabled():
-                return _differentiable_gradient(ctx.saved_tensors, ctx.needs_input_grad, grad)
-            mean, inputs = ctx.mean, ctx.inputs
-            return _gradient_of(mean, inputs, ctx.needs_input_grad, grad, retain_graph=True)
+        if torch.is_grad_enabled():
+            return _differentiable_gradient(ctx.saved_tensors, ctx.needs_input_grad, grad)
+        mean, inputs = ctx.mean, ctx.inputs
+        return _gradient_of(mean, inputs, ctx.needs_input_grad, grad, retain_graph=True)
 
 
 def _differentiable_gradient(inputs, needed, grad):
@@ -212,12 +208,12 @@ class _SoftmaxMean(torch.autograd.Function):
         return mean.to(values.dtype)
 
     @staticmethod
+    @without_autocast
     def backward(ctx, grad):
         inputs, needed = ctx.saved_tensors[:5], ctx.needs_input_grad[:5]
-        with _no_autocast(grad):
-            if torch.is_grad_enabled():
-                return *_differentiable_gradient(inputs, needed, grad), None
-            return *_gradient_by_blocks(ctx.fused, needed, grad, *ctx.saved_tensors), None
+        if torch.is_grad_enabled():
+            return *_differentiable_gradient(inputs, needed, grad), None
+        return *_gradient_by_blocks(ctx.fused, needed, grad, *ctx.saved_tensors), None
 
 
 def _gradient_by_blocks(fused, needed, grad, queries, keys, values, bias, scale, top, total, mean):
