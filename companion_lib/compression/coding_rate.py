@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from companion_lib.compression.labelled_loss import labelled_loss
 from companion_lib.kernels import class_gram, log_det_gram
 from companion_lib.kernels.class_gram import check_device, check_labels, is_hard
+from companion_lib.kernels.dispatch import pick
 from companion_lib.kernels.log_det_gram import (
     CHOLESKY,
     check_size,
@@ -154,9 +156,18 @@ def mcr2_loss(
     check_positive(gamma2, "gamma2")
     Z, classes, counts, eps = _checked(Z, classes, eps)
     n, d = Z.shape
-    scales = _scale(d / counts.double(), eps, Z)
-    rates, whole = _rates(Z, classes, counts, scales, _scale(gamma2 * d / n, eps, Z))
-    return (counts.to(rates.dtype) / n * rates).sum() - whole / gamma1
+    scales, a = _scale(d / counts.double(), eps, Z), _scale(gamma2 * d / n, eps, Z)
+    shares = counts.double() / n
+
+    def loss(Z: Tensor) -> Tensor:
+        rates, whole = _rates(Z, classes, counts, scales, a)
+        return (shares.to(rates.dtype) * rates).sum() - whole / gamma1
+
+    quick = None
+    if is_hard(classes) and not eps.requires_grad and pick("mcr2_loss", Z, triton=False) == "fast":
+        weights = torch.cat([shares, shares.new_tensor([-1 / gamma1])]) / 2
+        quick = labelled_loss(Z, classes, torch.cat([scales, a[None]]), weights, again=loss)
+    return loss(Z) if quick is None else quick
 
 
 def _rates(

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from companion_lib.kernels.autocast import without_autocast
 from companion_lib.kernels.dispatch import pick
+from companion_lib.kernels.gram import gram
 
 # From which a·tr(ZᵀZ) to which one a Cholesky factor of I + a ZᵀZ will do. Below, log det is so
 # small that the rounding of the ones shows; above, the ones drown. There float32 goes on in
@@ -185,7 +186,7 @@ class _SmallGram(torch.autograd.Function):
     @staticmethod
     def forward(ctx, Z):
         ctx.save_for_backward(Z)
-        return Z.mT @ Z if _is_tall(Z) else Z @ Z.mT
+        return gram(Z if _is_tall(Z) else Z.mT)
 
     @staticmethod
     @without_autocast

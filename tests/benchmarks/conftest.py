@@ -7,6 +7,7 @@ On a busy machine ``COMPANION_BENCH_SLACK=2`` halves every required ratio.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -68,20 +69,21 @@ def take_turns(ours: Callable, baseline: Callable) -> tuple[float, float]:
     is as many calls as take ``TURN`` seconds, so that a fast function is not timed cold only.
     """
     functions = (ours, baseline)
-    calls = [max(1, round(TURN / seconds(function))) for function in functions]
+    calls = [max(1, round(TURN / min(seconds(function, 3)))) for function in functions]
     times = ([], [])
     for _ in range(ROUNDS):
         for function, count, record in zip(functions, calls, times, strict=True):
-            record.append(seconds(function, count))
+            record += seconds(function, count)
     return tuple(1e3 * statistics.median(record) for record in times)
 
 
-def seconds(function: Callable, calls: int = 2) -> float:
-    """Return the mean time of a call."""
-    begin = time.perf_counter()
+def seconds(function: Callable, calls: int) -> list[float]:
+    """Return how long each call takes."""
+    marks = [time.perf_counter()]
     for _ in range(calls):
         function()
-    return (time.perf_counter() - begin) / calls
+        marks.append(time.perf_counter())
+    return [after - before for before, after in itertools.pairwise(marks)]
 
 
 @pytest.fixture

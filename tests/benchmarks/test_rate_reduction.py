@@ -9,7 +9,7 @@ from companion_lib.compression import class_coding_rates, coding_rate, mcr2_loss
 EPS = 0.5
 SIZES = pytest.mark.parametrize(
     "n, d, from_labels, given, products",
-    [(1000, 128, 10.0, 5.0, 0.03), (2000, 512, 18.0, 10.0, 0.15)],
+    [(1000, 128, 20.0, 5.0, 0.03), (2000, 512, 25.0, 10.0, 0.15)],
     ids=["1000x128", "2000x512"],
 )
 K = 10
@@ -76,8 +76,7 @@ def test_from_labels(race, n, d, from_labels, given, products):
         at_least=from_labels,
         baseline_name="dense memberships built from the labels, logdet",
         sizes=f"{n} x {d}, 10 classes",
-        note="forward and backward; the baseline builds ten n x n matrices at each step. "
-        "Our goals are 20 and 25",
+        note="forward and backward; the baseline builds ten n x n matrices at each step",
     )
 
 

@@ -311,6 +311,26 @@ def test_gradients_with_labels(sizes, d):
         assert torch.autograd.gradcheck(function, Z)
 
 
+@pytest.mark.parametrize(
+    "sizes, d",
+    [((150, 90, 120), 70), ((90, 150, 70), 520), ((300, 250, 20), 140), ((30, 1, 40), 520)],
+    ids=["features", "samples", "more than d", "fewer samples than d"],
+)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-4)])
+def test_large_problems_take_the_same_value_and_gradient(sizes, d, dtype, tolerance):
+    """In blocks and halves. Backward twice, with a weight, and the value without a gradient."""
+    Z, labels = problem(sizes, d)
+    expected = literal_loss(Z.requires_grad_(), onehot(labels), 0.9 * d**0.5, 5.0, 2.0)
+    (slope,) = torch.autograd.grad(-3 * expected, Z)
+    Z = Z.detach().to(dtype).requires_grad_()
+    loss = mcr2_loss(Z, labels, 0.9 * d**0.5, 5.0, 2.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    for _ in range(2):
+        (ours,) = torch.autograd.grad(-3 * loss, Z, retain_graph=True)
+        assert torch.allclose(ours.double(), slope, rtol=0, atol=tolerance * slope.abs().max())
+    assert torch.equal(mcr2_loss(Z.detach(), labels, 0.9 * d**0.5, 5.0, 2.0), loss.detach())
+
+
 @pytest.mark.parametrize("n, k, d", [(7, 3, 4), (4, 2, 6)])
 def test_gradients_with_memberships(n, k, d):
     """To the features and to the memberships, through a softmax that keeps sums at one."""
