@@ -59,7 +59,10 @@ test-site: $(TEST_READY)  ## build the site from clean, then read it in a browse
 	$(ONE_THREAD) $(RUN) -m pytest -q -n $(WORKERS) --dist loadfile tests/site tests/browser
 
 bench: $(TEST_READY)  ## measure speed against other libraries; writes book/benchmarks.json
-	$(RUN) -m pytest -q tests/benchmarks --save-results book/benchmarks.json
+	rm -f book/benchmarks.json
+	failed=0; for file in tests/benchmarks/test_*.py; do \
+		$(RUN) -m pytest -q $$file --save-results book/benchmarks.json || failed=1; done; \
+		exit $$failed
 
 notebooks: $(READY)  ## re-run every notebook in place, with clean metadata
 	$(RUN) tools/run_notebooks.py notebooks/*.ipynb

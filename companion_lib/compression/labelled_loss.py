@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from companion_lib.kernels.autocast import without_autocast
 from companion_lib.kernels.class_gram import segments
 from companion_lib.kernels.gram import gram
-from companion_lib.kernels.inverse_root import inverse_root
+from companion_lib.kernels.inverse_root import invert_
 from companion_lib.kernels.log_det_gram import CHOLESKY
 
 
@@ -58,47 +58,42 @@ def labelled_loss(
 class _ByFeatures(torch.autograd.Function):
     @staticmethod
     def prepare(Z, labels, order, counts):
-        """Return the rows sorted by class, where each came to lie, and all Gram matrices."""
-        rows = Z.index_select(0, order)
+        """Return the classes, as one padded batch or as a list, their places and Gram matrices."""
+        if 4 * len(counts) * max(counts) <= 5 * len(Z):
+            X, place = _padded(Z, labels, order, counts)
+            pieces = (X,)
+        else:
+            pieces, place = Z.index_select(0, order).split(counts), _inverse_permutation(order)
         grams = Z.new_empty(len(counts) + 1, Z.shape[1], Z.shape[1])
-        for segment, target in zip(rows.split(counts), grams, strict=False):
-            torch.mm(segment.T, segment, out=target)
+        for piece, target in zip(pieces, _parts(grams, pieces), strict=True):
+            torch.matmul(piece.mT, piece, out=target)
         torch.sum(grams[:-1], 0, out=grams[-1])
-        return rows.split(counts), _inverse_permutation(order), grams
+        return pieces, place, grams
 
     @staticmethod
-    def forward(ctx, Z, segments, place, again, scales, weights, grams):
+    def forward(ctx, Z, pieces, place, again, scales, weights, grams):
         log_dets, slopes = _log_dets_and_slopes(grams, scales, weights)
         slopes[:-1] += slopes[-1]
-        ctx.save_for_backward(Z, place, slopes, *segments)
+        ctx.save_for_backward(Z, place, slopes, *pieces)
         ctx.again = again
         return log_dets.sum()
 
     @staticmethod
     @without_autocast
     def backward(ctx, grad):
-        Z, place, slopes, *segments = ctx.saved_tensors
+        Z, place, slopes, *pieces = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable(ctx.again, Z, grad), *(None,) * 6
-        product = torch.empty_like(Z)
-        parts = product.split([len(segment) for segment in segments])
-        for segment, slope, part in zip(segments, slopes, parts, strict=False):
-            torch.mm(segment, slope, out=part)
+        slopes = _parts(slopes, pieces)
+        products = [piece @ slope for piece, slope in zip(pieces, slopes, strict=True)]
+        product = torch.cat(products) if len(products) > 1 else products[0].reshape(-1, Z.shape[1])
         return product.index_select(0, place).mul_(grad), *(None,) * 6
 
 
 class _BySamples(torch.autograd.Function):
     @staticmethod
     def prepare(Z, labels, order, counts):
-        """Return a batch of classes, padded with rows of zeros, which log det does not see."""
-        largest = max(counts)
-        rank = torch.arange(len(order), device=Z.device)
-        starts = torch.tensor([0, *counts[:-1]], device=Z.device).cumsum(0)
-        place = torch.empty_like(order)
-        place[order] = rank
-        place += (torch.arange(len(counts), device=Z.device) * largest - starts)[labels]
-        X = Z.new_zeros(len(counts) * largest, Z.shape[1]).index_copy_(0, place, Z)
-        X = X.unflatten(0, (len(counts), largest))
+        X, place = _padded(Z, labels, order, counts)
         return X, place, X @ X.mT, gram(Z if _is_tall(Z) else Z.T)
 
     @staticmethod
@@ -121,6 +116,21 @@ class _BySamples(torch.autograd.Function):
         return torch.addmm(to_Z, *factors, beta=g, alpha=g, out=to_Z), *(None,) * 7
 
 
+def _padded(Z: Tensor, labels: Tensor, order: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the classes in a batch, with rows of zeros that log det does not see, and places."""
+    k, largest = len(counts), max(counts)
+    starts = torch.tensor([0, *counts[:-1]], device=Z.device).cumsum(0)
+    shifts = torch.arange(k, device=Z.device) * largest - starts
+    place = _inverse_permutation(order) + shifts[labels]
+    X = Z.new_zeros(k * largest, Z.shape[1]).index_copy_(0, place, Z)
+    return X.unflatten(0, (k, largest)), place
+
+
+def _parts(stack: Tensor, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the matrices of the classes, without that of all, one for each piece."""
+    return (stack[:-1],) if pieces[0].ndim == 3 else stack[:-1].unbind()
+
+
 def _log_dets_and_slopes(S: Tensor, a: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``w log det(I + a S)`` and ``2wa (I + a S)⁻¹``, the latter in the place of ``S``.
 
@@ -128,10 +138,9 @@ def _log_dets_and_slopes(S: Tensor, a: Tensor, weights: Tensor) -> tuple[Tensor,
     """
     S *= a[..., None, None]
     S.diagonal(dim1=-2, dim2=-1).add_(1)
-    root = inverse_root(S)
-    gram(root, out=S)
+    log_dets = invert_(S)
     S *= (2 * weights * a)[..., None, None]
-    return -2 * weights * root.diagonal(dim1=-2, dim2=-1).log().sum(-1), S
+    return weights * log_dets, S
 
 
 def _differentiable(loss: Callable[[Tensor], Tensor], Z: Tensor, grad: Tensor) -> Tensor:

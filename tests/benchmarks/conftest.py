@@ -1,7 +1,8 @@
 """Races: our function against a baseline, timed in turns in one run.
 
 Run them alone and on a quiet machine: ``pytest tests/benchmarks``. With
-``--save-results PATH`` the measurements are written as JSON for the site's page of results.
+``--save-results PATH`` the measurements are written as JSON for the site's page of results, in the
+place of those of the same file. One file at a time: libraries leave threads and memory behind.
 On a busy machine ``COMPANION_BENCH_SLACK=2`` halves every required ratio.
 """
 
@@ -46,7 +47,13 @@ def pytest_collection_modifyitems(items):
 def pytest_sessionfinish(session):
     path = session.config.getoption("--save-results", default=None)
     if path:
-        report = {"machine": machine(), "results": session.config.stash[RESULTS]}
+        results = session.config.stash[RESULTS]
+        measured = {result["file"] for result in results}
+        if Path(path).exists():  # each file is measured in a process of its own
+            before = json.loads(Path(path).read_text())["results"]
+            results = [r for r in before if r["file"] not in measured] + results
+        results = sorted(results, key=lambda result: result["file"])
+        report = {"machine": machine(), "results": results}
         Path(path).write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -107,6 +114,7 @@ def race(request):
         ours_ms, baseline_ms = take_turns(ours, baseline)
         ratio = baseline_ms / ours_ms
         result = {
+            "file": request.path.name,
             "name": name,
             "sizes": sizes,
             "baseline": baseline_name,

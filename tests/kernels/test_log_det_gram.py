@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from companion_lib import kernels
 from companion_lib.kernels import log_det_gram, log_det_psd
 from companion_lib.kernels.gram import HALVED, gram
-from companion_lib.kernels.inverse_root import inverse_root
+from companion_lib.kernels.inverse_root import inverse_root, invert_
 
 seeds = st.integers(0, 2**16)
 few = settings(max_examples=20, deadline=None)
@@ -67,6 +67,10 @@ def test_the_inverse_root_by_blocks(shape):
     assert torch.equal(root, root.tril())
     eye = torch.eye(shape[-1]).double().expand_as(M)
     assert torch.allclose(root @ expected, eye, rtol=0, atol=1e-13)
+    inverse = M.clone()
+    assert torch.allclose(invert_(inverse), torch.logdet(M), rtol=1e-13, atol=1e-13)
+    assert torch.allclose(inverse @ M, eye, rtol=0, atol=1e-12)
+    assert torch.equal(inverse, inverse.mT)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (20, HALVED), (2, 7, HALVED + 1), (0, HALVED)])
