@@ -1,0 +1,1 @@
+"""Chapter 3: pursuing low-dimensional distributions via denoising."""
