@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
+from companion_lib.denoising.processes import Process, per_row
 from companion_lib.validation import check_count, check_positive, check_tensor, working
 
 FREQUENCIES = 16
 
 
 def preconditioning(
-    alpha: float | Tensor, sigma: float | Tensor, sigma_data: float = 1.0
+    alpha: Tensor, sigma: Tensor, sigma_data: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the coefficients that leave a network the same task at every noise level.
 
@@ -32,7 +31,7 @@ def preconditioning(
 
     Parameters
     ----------
-    alpha, sigma : float or Tensor
+    alpha, sigma : Tensor
         Scale of the data and of the noise in ``x_t = alpha x + sigma g``; not both zero.
     sigma_data : float
         Standard deviation of the entries of the data.
@@ -47,7 +46,6 @@ def preconditioning(
     Karras et al., "Elucidating the design space of diffusion-based generative models" (2022), for
     ``alpha = 1``. Book: section ``unet-denoising``.
     """
-    alpha, sigma = torch.as_tensor(alpha), torch.as_tensor(sigma)
     deviation = torch.hypot(alpha * sigma_data, sigma)
     return (
         alpha * (sigma_data / deviation) ** 2,
@@ -68,15 +66,15 @@ def noise_features(log_snr: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class Denoiser(nn.Module):
+class PreconditionedDenoiser(nn.Module):
     """What the networks here share: a denoiser around a network that sees unit-scale inputs.
 
     Subclasses define ``network(h, features)`` for inputs ``h`` and ``noise_features``.
     """
 
-    def __init__(self, process: Any, sigma_data: float):
+    def __init__(self, process: Process, sigma_data: float, skip: bool = True):
         super().__init__()
-        self.process = process
+        self.process, self.skip = process, skip
         self.sigma_data = check_positive(sigma_data, "sigma_data")
 
     def forward(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -89,23 +87,22 @@ class Denoiser(nn.Module):
         t : float or Tensor, shape () or (n,)
             Time of all samples, or of each.
         """
-        self.check(x_t)  # not for NaN: a look at the values would halt a GPU at every call
+        self.check(x_t)
         x = working(x_t)
         t = _one_per_row(t, x)
-        coefficients = preconditioning(
-            self.process.alpha(t), self.process.sigma(t), self.sigma_data
-        )
-        c_skip, c_out, c_in = (c.to(x).reshape(-1, *[1] * (x.ndim - 1)) for c in coefficients)
-        weights = next(self.parameters())
-        features = noise_features(self.process.log_snr(t))
-        estimate = self.network((c_in * x).to(weights), features.to(weights))
-        return (c_skip * x + c_out * estimate.to(x)).to(x_t.dtype)
+        process, weights = self.process, next(self.parameters())
+        scales = preconditioning(process.alpha(t), process.sigma(t), self.sigma_data)
+        c_skip, c_out, c_in = (per_row(scale, x) for scale in scales)
+        features = noise_features(process.log_snr(t))
+        estimate = self.network((c_in * x).to(weights), features.to(weights)).to(x)
+        x = c_skip * x + c_out * estimate if self.skip else self.sigma_data * estimate
+        return x.to(x_t.dtype)
 
     def extra_repr(self) -> str:
-        return f"process={self.process}, sigma_data={self.sigma_data}"
+        return f"process={self.process}, sigma_data={self.sigma_data}, skip={self.skip}"
 
 
-class DenoisingMLP(Denoiser):
+class DenoisingMLP(PreconditionedDenoiser):
     """A multilayer perceptron that estimates clean vectors from noisy ones.
 
     Parameters
@@ -118,9 +115,13 @@ class DenoisingMLP(Denoiser):
         Noising process, for the scales ``alpha(t)`` and ``sigma(t)`` and the log-SNR.
     sigma_data : float
         Standard deviation of the entries of the data, which should have mean zero.
+    skip : bool
+        Let ``x_t`` pass by the network, as in ``preconditioning``, which is accurate at low noise.
+        With ``False`` the estimate is the network's output (times ``sigma_data``), which can hold
+        less than ``x_t`` does; such a network takes to a small training set sooner.
     generator : torch.Generator, optional
         Draws the weights: Gaussian with variance 2 over the number of inputs. Biases are zero, and
-        so is the last layer: before training, the network is the best linear denoiser.
+        so is the last layer: before training, the estimate is the best linear one, or zero.
 
     Notes
     -----
@@ -133,11 +134,12 @@ class DenoisingMLP(Denoiser):
         d: int,
         width: int,
         depth: int,
-        process: Any,
+        process: Process,
         sigma_data: float = 1.0,
+        skip: bool = True,
         generator: torch.Generator | None = None,
     ):
-        super().__init__(process, sigma_data)
+        super().__init__(process, sigma_data, skip)
         self.d = check_count(d, "d")
         check_count(width, "width")
         sizes = [d + 2 * FREQUENCIES, *[width] * check_count(depth, "depth"), d]
@@ -160,7 +162,7 @@ class DenoisingMLP(Denoiser):
         return last(h)
 
 
-class DenoisingUNet(Denoiser):
+class DenoisingUNet(PreconditionedDenoiser):
     """A compact U-Net that estimates clean images from noisy ones.
 
     Images become patches of ``patch x patch`` pixels; convolutions go from fine grids to coarse
@@ -192,7 +194,7 @@ class DenoisingUNet(Denoiser):
         self,
         channels: int,
         widths: tuple[int, ...],
-        process: Any,
+        process: Process,
         patch: int = 2,
         sigma_data: float = 1.0,
         generator: torch.Generator | None = None,
