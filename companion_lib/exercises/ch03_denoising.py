@@ -317,7 +317,7 @@ def flow_denoiser(answer: Callable) -> None:
             got = ask_tensor(answer, where, denoise, x_t, t, shape=tuple(x_t.shape))
             _need_right_question(denoise, x_t, t, where)
             failure = "your denoiser is not E[x | x_t] for flow matching"
-            need_value(got, mixture.denoise(x_t, 1 - t, t), where, failure, tol=1e-7)
+            need_value(got, mixture.denoise(x_t, 1 - t, t), where, failure, tol=1e-6)
 
 
 def _need_right_question(denoise: _Denoiser, x_t: Tensor, t: float, where: str) -> None:
@@ -330,10 +330,10 @@ def _need_right_question(denoise: _Denoiser, x_t: Tensor, t: float, where: str) 
         f"at time {u:.4g} the variance-preserving process has α/σ = {ratio:.4g}, "
         f"but x_t has {(1 - t) / t:.4g}"
     )
-    need(abs(u - t / length) < 1e-9, where, failure)
+    need(abs(u - t / length) < 1e-6 * u, where, failure)
     failure = (
         "you ask for the right time, but with an input of another scale: there α² + σ² = 1, "
         f"in x_t it is {length**2:.4g}"
     )
     x_u = as_tensor(x_u, "what you hand to denoise", where, tuple(x_t.shape))
-    need_value(x_u, x_t / length, where, failure)
+    need_value(x_u, x_t / length, where, failure, tol=1e-6)

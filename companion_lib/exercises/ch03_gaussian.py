@@ -269,7 +269,7 @@ def low_rank_denoiser(answer: Callable) -> None:
         ("F of shape (4, 4)", normal(3, 4, generator=rng), normal(4, 4, generator=rng), 0.7),
         ("F of shape (1, 1)", normal(1, 1, generator=rng), normal(1, 1, generator=rng), 0.7),
         ("F of shape (7, 2) and t = 1e-06", normal(5, 7, generator=rng), F, 1e-6),
-        ("F of shape (3000, 3)", normal(4, 3000, generator=rng), normal(3000, 3, generator=rng), 1),
+        ("F of shape (999, 3)", normal(4, 999, generator=rng), normal(999, 3, generator=rng), 1.0),
     ]
     for where, X, F, t in cases:
         with Work() as work:
