@@ -486,13 +486,12 @@ def _grid(
 ) -> Tensor:
     """Return times from start to stop, equally spaced on another clock."""
     check_count(steps, "steps")
-    ends = torch.tensor(
-        _ends(process, start, stop, process.t_noise, process.t_data), dtype=torch.float64
-    )
-    # Linear interpolation between the ends, which stay as they are.
-    share = torch.arange(1, steps, dtype=torch.float64) / steps
-    first, last = to_clock(ends)
-    return torch.cat([ends[:1], from_clock(torch.lerp(first, last, share)), ends[1:]])
+    ends = _ends(process, start, stop, process.t_noise, process.t_data)
+    first, last = to_clock(torch.tensor(ends, dtype=torch.float64))
+    share = torch.arange(steps + 1, dtype=torch.float64) / steps
+    times = from_clock(torch.lerp(first, last, share))
+    times[0], times[-1] = ends  # without the rounding of two clocks
+    return times
 
 
 def _ends(

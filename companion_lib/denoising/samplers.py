@@ -178,7 +178,7 @@ def total_variation_1d(
 
     Notes
     -----
-    It is also ``½ ∫ |φ - p(F) F'| dz``, if the image of ``z`` holds all mass of ``p``. That of a bad
+    It is also ``½ ∫ |φ - p(F) F'| dz`` if the image of ``z`` holds all mass of ``p``. That of a bad
     sampler need not, and the overlap above counts what is left out.
 
     A map that falls somewhere, as ``multistep`` with few steps may make, is refused: the formula
@@ -213,7 +213,7 @@ def _states(
     denoise: Denoiser, process: Process, noise: Tensor, grid: Tensor, order: int
 ) -> Iterator[Tensor]:
     """Yield the samples at each time of the grid, in working precision."""
-    times = check_tensor(grid, "grid", ndim=1).double().cpu()
+    times = check_tensor(grid, "grid", ndim=1).cpu().double()
     keep, gain, extrapolation = _coefficients(process, times, order)
     x = process.sigma(times[0].item()) * working(noise)
     yield x
