@@ -260,8 +260,8 @@ class _Noisy:
         self.along = alpha**2 * mixture.eigenvalues + sigma**2
         self.codimension = x.shape[1] - mixture.eigenvalues.shape[1]
         self.off = alpha[..., 0] ** 2 * mixture.off_variance + sigma[..., 0] ** 2
-        if not self.codimension:  # nothing is orthogonal to the axes, whatever its variance
-            self.off = torch.ones_like(self.off)
+        if not self.codimension:  # nothing is orthogonal to the axes: 1 / off must be zero
+            self.off = torch.full_like(self.off, math.inf)
         if not (self.along.detach() > 0).all() or not (self.off.detach() > 0).all():
             raise ValueError(
                 "sigma must be positive where a covariance is singular or alpha is zero, got "
@@ -291,8 +291,6 @@ class _Noisy:
         weights, axes = self.posterior, self.mixture.axes
         if axes is None:
             return (weights[..., None] * along * self.z).sum(1)
-        if not self.codimension:
-            off = torch.zeros_like(off)
         pull = weights * off
         straight = pull.sum(1, keepdim=True) * self.x - self.alpha[..., 0] * (pull @ self.means)
         coefficients = weights[..., None] * (along - off[..., None]) * self.z

@@ -289,6 +289,24 @@ def test_a_weight_of_zero_leaves_a_component_out():
     assert torch.allclose(three.score(x, 0.8, 0.6), two.score(x, 0.8, 0.6))
 
 
+@kinds
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_units_make_no_difference(kind, scale):
+    mixture = law(kind)
+    other = GaussianMixture(
+        mixture.weights,
+        scale * mixture.means,
+        mixture.axes,
+        scale**2 * mixture.eigenvalues,
+        scale**2 * mixture.off_variance,
+    )
+    x = noisy(mixture, 20, 0.8, 0.6)
+    for name, power in {"denoise": 1, "score": -1, "posterior": 0}.items():
+        ours = getattr(mixture, name)(x, 0.8, 0.6)
+        theirs = getattr(other, name)(scale * x, 0.8, scale * 0.6)
+        assert torch.allclose(theirs, scale**power * ours, rtol=1e-11, atol=1e-12 * scale**power)
+
+
 @few
 @given(seeds, st.sampled_from(KINDS))
 def test_rotations_and_shifts(seed, kind):
@@ -379,6 +397,20 @@ def test_float32_keeps_the_posterior_at_every_noise_level(sigma, shift):
     limit = 3e-2 if shift else 3e-3
     error = (low.posterior(x, 1.0, sigma).double() - exact).abs().max()
     assert error < (limit if sigma < 0.1 else 1e-3)
+
+
+def test_float32_keeps_the_digits_of_what_is_far_from_zero():
+    """Integers are exact: what is lost is lost in products."""
+    factors, means = randn(4, 20, 2), (3 * randn(4, 20, seed=1)).round()
+    x = (3 * randn(30, 20, seed=2)).round()
+    near = GaussianMixture.low_rank(torch.full((4,), 0.25).double(), means, factors, 0.5)
+    far = GaussianMixture.low_rank(
+        torch.full((4,), 0.25), (means + 2.0**14).float(), factors.float(), 0.5
+    )
+    y = (x + 2.0**14).float()
+    for name in ("score", "posterior"):
+        ours, theirs = getattr(far, name)(y, 1.0, 1.0), getattr(near, name)(x, 1.0, 1.0)
+        assert (ours - theirs).abs().max() < 1e-5, name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -521,9 +553,9 @@ def test_bad_queries(name, message):
             getattr(law(kind), name)(x, alpha, sigma)
 
 
-def test_a_singular_covariance_is_seen_through_rounding():
-    factors = randn(K, D, R)
-    weights, means = torch.full((K,), 1 / K).double(), randn(K, D)
-    full = GaussianMixture.full(weights, means, factors @ factors.mT)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_singular_covariance_is_seen_through_rounding(seed):
+    factors, one = randn(1, D, D - 1, seed=seed), torch.ones(1).double()
+    full = GaussianMixture.full(one, randn(1, D), factors @ factors.mT)
     with pytest.raises(ValueError, match="sigma must be positive where a covariance is singular"):
         full.log_prob(randn(4, D))
