@@ -152,11 +152,10 @@ def test_tensors_alone_are_no_checkpoint(tmp_path, metadata):
 @pytest.mark.parametrize(
     "run, difference",
     [
-        ({"model": "large", "lr": 1e-3}, "model was small and is now large"),
         ({"model": "small", "lr": 2e-3}, "lr was 0.001 and is now 0.002"),
         ({"model": "small"}, "lr was 0.001 and is now nothing"),
         ({**RUN, "batch": 8}, "batch was nothing and is now 8"),
-        ({"model": "large", "lr": 1}, "model was small and is now large; lr was 0.001 and is now 1"),
+        ({"model": "large"}, "model was small and is now large; lr was 0.001 and is now nothing"),
     ],
 )
 def test_the_checkpoint_of_another_run(tmp_path, run, difference):
@@ -174,7 +173,7 @@ def test_a_run_is_compared_as_json_holds_it(tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no checkpoint .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*missing"):
         load_checkpoint(tmp_path / "missing", RUN)
 
 
