@@ -236,7 +236,7 @@ function gridChoice(view, name, process, label) {
   const why = h("p", { class: "race-why", id: `race-why-${Math.random().toString(36).slice(2)}` });
   const buttons = GRIDS.map((grid) =>
     h("button", {
-      type: "button", role: "radio",
+      type: "button", role: "radio", "data-value": grid.value,
       onclick: () => fits(grid, view.get(process)) && view.put(name, grid.value),
     }, grid.text),
   );
@@ -331,6 +331,7 @@ function render({ model, el }) {
     const pick = (trait, label, options) => {
       const group = view.choice(trait, label, options);
       place(group, { "data-trait": trait });
+      options.forEach(({ value }, i) => place(group.children[i], { "data-value": value }));
       return group;
     };
     const processes = pick(process, `process of ${name}`, PROCESSES);

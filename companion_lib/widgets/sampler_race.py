@@ -100,13 +100,21 @@ class SamplerRace(Widget):
         order_b: int = 1,
         steps_b: int = 16,
     ):
-        settings = {name: value for name, value in locals().items() if name[-2:] in ("_a", "_b")}
-        data = {
-            "law": {"weights": WEIGHTS, "means": MEANS, "variances": VARIANCES},
-            "grids": {"start": START, "stop": STOP, "exponent": GROWTH},
-            "judge": {"points": POINTS, "reach": REACH, "split": SPLIT},
-        }
-        super().__init__(**settings, data=data)
+        super().__init__(
+            process_a=process_a,
+            grid_a=grid_a,
+            order_a=order_a,
+            steps_a=steps_a,
+            process_b=process_b,
+            grid_b=grid_b,
+            order_b=order_b,
+            steps_b=steps_b,
+            data={
+                "law": {"weights": WEIGHTS, "means": MEANS, "variances": VARIANCES},
+                "grids": {"start": START, "stop": STOP, "exponent": GROWTH},
+                "judge": {"points": POINTS, "reach": REACH, "split": SPLIT},
+            },
+        )
 
     @traitlets.validate("grid_a", "grid_b")
     def _grid_fits(self, proposal):

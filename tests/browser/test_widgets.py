@@ -13,6 +13,7 @@ from companion_lib.widgets import (
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    SamplerRace,
     WatchMCR2,
 )
 
@@ -73,6 +74,21 @@ SETTINGS = {
         {"k": 4, "d": 4},
         {"eps": 0.25 * 20**0.5, "d": 23, "k": 7},
     ],
+    SamplerRace: [
+        {},
+        {"steps_a": 64, "steps_b": 1},
+        {"process_a": "VP", "grid_a": "angle", "order_a": 2, "process_b": "FM", "steps_b": 5},
+        {"process_a": "VP", "steps_a": 1, "grid_b": "log_snr", "order_b": 2, "steps_b": 64},
+        {"process_b": "VP", "order_b": 2, "process_a": "FM", "grid_a": "log_snr", "steps_a": 1},
+        {
+            "order_a": 2,
+            "grid_a": "exponential",
+            "steps_a": 33,
+            "process_b": "VP",
+            "grid_b": "angle",
+        },
+        {"process_b": "FM", "order_b": 2, "steps_b": 12, "grid_a": "log_snr", "steps_a": 2},
+    ],
 }
 WIDGETS = list(SETTINGS)
 FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -115,7 +131,10 @@ def shown(root) -> dict[str, float]:
 def put(page, root, name, value):
     """Set a slider or choose an option, as the reader would, without the pointing."""
     slider = root.locator(f'label:has(output[data-name="{name}"]) input')
-    if isinstance(value, bool):
+    choice = root.locator(f'[data-trait="{name}"]')
+    if choice.count():
+        choice.locator(f'[data-value="{value}"]').click()
+    elif isinstance(value, bool):
         root.get_by_role("radio").nth(int(value)).click()
     elif slider.count() == 0:
         root.get_by_role("radio", name=str(value)).click()
@@ -161,6 +180,7 @@ def test_numbers_equal_the_library(page, tmp_path, kind, setting):
         (ISTAUnrolled, {"layers": 30, "momentum": True, "step": 1.5}),
         (CodingRatePlayground, {"eps": 0.05 * 20**0.7, "angle": 120, "scale": 1.5}),
         (RankAgainstEpsilon, {"eps": 0.25 * 20**0.4, "k": 3, "d": 50}),
+        (SamplerRace, {"steps_a": 7, "steps_b": 40}),
         (RankAndNoise, {"rank": 30, "noise": 0.2}),
         (RankAndNoise, {"rank": 30, "shrink": True}),
         (RotateAndWatch, {"angle": 71.5, "theta": 0.6, "noise": 0.4}),
@@ -738,3 +758,66 @@ def test_scrubbing_the_rates_moves_the_epoch(page, tmp_path):
     left, width, height = track(page, page.locator("svg.scrub"))
     pull(page, (left + 5, height), width - 5, 0)
     assert shown(first(page))["snapshot"] == 15
+
+
+def test_a_grid_that_is_not_for_its_process_is_closed_and_says_why(page, tmp_path):
+    widget = SamplerRace()
+    mount(page, tmp_path, widget)
+    sampler = page.get_by_role("group", name="sampler A")
+    angle = sampler.get_by_role("radio", name="angle")
+    assert angle.get_attribute("aria-disabled") == "true"
+    why = page.locator(f"[id='{angle.get_attribute('aria-describedby')}']")
+    assert why.inner_text() == "angle is for VP, where t = sin θ."
+    angle.click(force=True)
+    page.evaluate(FRAME)
+    assert_same_numbers(first(page), widget)
+    put(page, first(page), "process_a", "VP")
+    assert angle.get_attribute("aria-disabled") == "false"
+    assert why.inner_text() == "exponential is for VE, whose time runs over decades."
+    sampler.get_by_role("radio", name="uniform").focus()
+    page.keyboard.press("ArrowRight")  # past the exponential grid
+    page.evaluate(FRAME)
+    assert angle.get_attribute("aria-checked") == "true"
+    widget.process_a, widget.grid_a = "VP", "angle"
+    assert_same_numbers(first(page), widget)
+
+
+def test_dragging_across_the_errors_sets_both_numbers_of_calls(page, tmp_path):
+    widget = SamplerRace(steps_a=3, steps_b=50)
+    mount(page, tmp_path, widget)
+    left, width, height = track(page, page.locator("svg.scrub"))
+    pull(page, (left + 5, height), (3.25 / 6.5) * width - 5, 0)
+    widget.steps_a = widget.steps_b = 8
+    assert_same_numbers(first(page), widget)
+
+
+def test_the_verdict_compares_errors_and_sees_equal_samplers(page, tmp_path):
+    mount(page, tmp_path, SamplerRace("VP", "angle", 1, 8, "FM", "uniform", 2, 12))
+    verdict = page.locator("p.verdict")
+    assert verdict.get_attribute("data-winner") == "b"
+    assert verdict.inner_text() == (
+        "With 8 against 12 calls, A has 4.1 times the error of B. "
+        "To end as close, A needs about 33 calls."
+    )
+    error = SamplerRace("VP", "angle", 1, 33).values()["tv_a"]
+    assert error == pytest.approx(shown(first(page))["tv_b"], rel=0.02)
+    put(page, first(page), "grid_a", "log_snr")
+    put(page, first(page), "grid_b", "log_snr")
+    put(page, first(page), "order_b", 1)
+    put(page, first(page), "steps_b", 8)
+    assert verdict.get_attribute("data-winner") == "none"
+    assert "the process makes no difference" in verdict.inner_text()
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_racing_ends_with_the_picture_at_rest(new_page, tmp_path, motion):
+    page = new_page(reduced_motion=motion)
+    mount(page, tmp_path, SamplerRace(steps_a=4, steps_b=9))
+    pictures = "(canvases) => canvases.map((canvas) => canvas.toDataURL())"
+    before = page.locator("canvas").evaluate_all(pictures)
+    page.get_by_role("button", name="Race").click()
+    if motion == "no-preference":
+        page.get_by_role("button", name="Stop").wait_for()
+        assert page.locator("canvas").evaluate_all(pictures) != before
+    page.get_by_role("button", name="Race").wait_for()
+    assert page.locator("canvas").evaluate_all(pictures) == before

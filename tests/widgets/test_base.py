@@ -20,6 +20,7 @@ from companion_lib.widgets import (
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    SamplerRace,
     WatchMCR2,
 )
 from companion_lib.widgets.base import _CSS
@@ -31,6 +32,7 @@ WIDGETS = [
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    SamplerRace,
     WatchMCR2,
 ]
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -98,7 +100,8 @@ def test_html_keeps_hostile_text_inside_its_script(widget):
 
 @pytest.mark.parametrize("kind", WIDGETS, ids=lambda kind: kind.__name__)
 def test_equal_widgets_give_equal_pages(kind):
-    name = "d" if kind is RankAgainstEpsilon else "seed"  # nothing is random there
+    # Nothing is random in these.
+    name = {RankAgainstEpsilon: "d", SamplerRace: "steps_a"}.get(kind, "seed")
     assert kind(**{name: 5}).static_html() == kind(**{name: 5}).static_html()
     assert kind(**{name: 5}).static_html() != kind(**{name: 6}).static_html()
 
@@ -132,6 +135,10 @@ def test_repr_is_short_and_stable():
     )
     assert repr(CodingRatePlayground(d=3)) == "CodingRatePlayground(d=3, eps=0.3)"
     assert repr(RankAgainstEpsilon(k=3)) == "RankAgainstEpsilon(d=32, eps=0.7, k=3)"
+    assert repr(SamplerRace(order_b=2)) == (
+        "SamplerRace(grid_a='uniform', grid_b='exponential', order_a=1, order_b=2, "
+        "process_a='VE', process_b='VE', steps_a=16, steps_b=16)"
+    )
     assert repr(ClusterByCost(eps=0.0011)) == (
         "ClusterByCost(eps=0.001, merges=355, overhead=True)"
     )
@@ -191,6 +198,18 @@ def test_room_for_classes_may_change_with_their_number():
     assert widget.d == 10
 
 
+def test_a_process_takes_an_unknown_grid_back_to_uniform():
+    widget = SamplerRace()
+    widget.process_b = "VP"
+    assert widget.grid_b == "uniform"
+    widget.grid_b = "angle"
+    widget.set_state({"process_b": "VE", "grid_b": "exponential"})  # both in one message
+    assert (widget.process_b, widget.grid_b) == ("VE", "exponential")
+    with pytest.raises(TraitError, match="only for process 'VP'"):
+        widget.grid_b = "angle"
+    assert widget.grid_b == "exponential"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -235,6 +254,17 @@ def test_room_for_classes_may_change_with_their_number():
         ),
         (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
         (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
+        (lambda: SamplerRace(steps_a=65), "steps_a must be between 1 and 64, got 65"),
+        (lambda: SamplerRace(order_b=3), "order_b must be between 1 and 2, got 3"),
+        (lambda: SamplerRace(process_a="DDPM"), "expected any of ['VE', 'VP', 'FM']"),
+        (
+            lambda: SamplerRace(grid_a="angle"),
+            "grid_a 'angle' is only for process 'VP', got 'VE'",
+        ),
+        (
+            lambda: SamplerRace(process_b="FM"),
+            "grid_b 'exponential' is only for process 'VE', got 'FM'",
+        ),
     ],
 )
 def test_traits_out_of_range_are_refused(make, message):

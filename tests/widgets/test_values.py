@@ -16,6 +16,7 @@ from companion_lib.widgets import (
     RankAgainstEpsilon,
     RankAndNoise,
     RotateAndWatch,
+    SamplerRace,
     WatchMCR2,
 )
 
@@ -277,3 +278,78 @@ def test_rate_reduction_keeps_directions_and_cross_entropy_collapses():
 
 def test_both_trainings_start_from_one_network():
     assert WatchMCR2().values() == WatchMCR2(collapse=True).values()
+
+
+def race(process: str, grid: str, order: int, steps: int) -> dict[str, float]:
+    """Return the numbers of one sampler."""
+    widget = SamplerRace(process, grid, order, steps)
+    return {name[:-2]: value for name, value in widget.values().items() if name.endswith("_a")}
+
+
+@pytest.mark.parametrize(
+    ("choice", "errors"),
+    [
+        (("VP", "uniform", 1), {8: 0.1425, 16: 0.0793, 32: 0.0436, 64: 0.0237}),
+        (("VP", "angle", 1), {8: 0.1031, 16: 0.0517, 32: 0.0260, 64: 0.0130}),
+        (("VP", "angle", 2), {8: 0.1274, 16: 0.0252, 32: 0.0034, 64: 0.0019}),
+        (("FM", "uniform", 1), {8: 0.0976, 16: 0.0491, 32: 0.0247, 64: 0.0124}),
+        (("VE", "uniform", 1), {8: 0.6104, 16: 0.3677, 32: 0.2454, 64: 0.1307}),
+        (("VE", "exponential", 1), {8: 0.1286, 16: 0.0637, 32: 0.0320, 64: 0.0166}),
+    ],
+)
+def test_the_errors_of_the_samplers_by_another_program(choice, errors):
+    """NumPy, derivatives by hand, the positive part of q - p, four times as many points."""
+    for steps, error in errors.items():
+        assert race(*choice, steps)["tv"] == pytest.approx(error, abs=1.2e-4)
+
+
+def test_first_order_samplers_halve_their_error_with_twice_the_calls():
+    for choice in (("VP", "angle"), ("FM", "uniform")):
+        assert race(*choice, 1, 8)["slope"] == pytest.approx(-1, abs=0.03)
+    assert race("VP", "uniform", 1, 8)["slope"] == pytest.approx(-0.86, abs=0.02)
+    assert race("FM", "uniform", 2, 8)["slope"] < -1.7
+
+
+def test_the_process_makes_no_difference_at_the_same_log_snrs():
+    for order in (1, 2):
+        numbers = [race(process, "log_snr", order, 12) for process in ("VE", "VP", "FM")]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-9)
+        assert numbers[2] == pytest.approx(numbers[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_every_choice_of_the_race_gives_a_map_that_rises(order):
+    """The formula of total variation is for such maps."""
+    pairs = [("VE", "exponential"), ("VP", "angle")]
+    pairs += [(process, grid) for process in ("VE", "VP", "FM") for grid in ("uniform", "log_snr")]
+    for process, grid in pairs:
+        for steps in (2, 3, 4, 5, 6, 7, 10, 64):
+            _, F, dF, _ = SamplerRace(process, grid, order, steps).transport("a")
+            assert dF.min() > 0
+            assert F.diff().min() > 0
+
+
+def test_the_exact_map_takes_quantiles_to_quantiles():
+    z, _, _, exact = SamplerRace().transport("b")
+    normal = torch.distributions.Normal(torch.zeros(()), 1.0)
+    levels = 0.3 * normal.cdf((exact + 1.5) / 0.05**0.5) + 0.7 * normal.cdf((exact - 1) / 0.2**0.5)
+    assert (levels - normal.cdf(z)).abs().max() < 1e-6
+    assert exact.diff().min() > 0
+    upper = 0.3 * torch.erfc((exact + 1.5) / 0.1**0.5) + 0.7 * torch.erfc((exact - 1) / 0.4**0.5)
+    tail = z > 3
+    assert (upper / torch.erfc(z / 2**0.5))[tail].log().abs().max() < 1e-9
+
+
+def test_one_call_from_pure_noise_gives_the_mean():
+    widget = SamplerRace("VP", "uniform", 1, 1)
+    assert widget.transport("a")[1].unique().tolist() == pytest.approx([0.7 - 0.45])
+    numbers = widget.values()
+    assert numbers["tv_a"] == 1
+    assert numbers["share_a"] == 0
+
+
+def test_many_calls_put_the_samples_where_the_exact_map_does():
+    numbers = race("FM", "uniform", 2, 64)
+    assert numbers["tv"] < 0.002
+    assert numbers["gap"] < 0.002
+    assert numbers["share"] == pytest.approx(0.3, abs=5e-4)
