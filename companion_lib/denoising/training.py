@@ -115,10 +115,15 @@ def uniform_angles(process: Process) -> Callable[[Tensor], Tensor]:
     -----
     Book: section ``sampling-via-denoising``.
     """
-    ends = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
-    log_snr = process.log_snr(ends).clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
-    low, high = torch.atan(torch.exp(-log_snr / 2)).sort().values.tolist()
-    return lambda u: process.time(-2 * torch.log(torch.tan(low + (high - low) * u)))
+    ends = [process.log_snr(t) for t in (process.t_noise, process.t_data)]
+    least, most = (min(max(end, -LOG_SNR_LIMIT), LOG_SNR_LIMIT) for end in ends)
+    low, high = (math.atan(math.exp(-end / 2)) for end in (most, least))
+
+    def times(u: Tensor) -> Tensor:
+        log_snr = -2 * torch.log(torch.tan(low + (high - low) * u))
+        return process.time(log_snr.clamp(least, most))  # rounding may lead beyond
+
+    return times
 
 
 def stratified(n: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
