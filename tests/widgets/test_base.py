@@ -14,6 +14,7 @@ from traitlets import TraitError
 
 from companion_lib import plotting
 from companion_lib.widgets import (
+    BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
@@ -26,6 +27,7 @@ from companion_lib.widgets import (
 from companion_lib.widgets.base import _CSS
 
 WIDGETS = [
+    BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
@@ -134,6 +136,7 @@ def test_repr_is_short_and_stable():
         "ISTAUnrolled(lam=0.1, layers=3, momentum=False, step=1.0)"
     )
     assert repr(CodingRatePlayground(d=3)) == "CodingRatePlayground(d=3, eps=0.3)"
+    assert repr(BlurAndUnblur(steps=3)) == "BlurAndUnblur(s=1.0, steps=3, t=2.0)"
     assert repr(RankAgainstEpsilon(k=3)) == "RankAgainstEpsilon(d=32, eps=0.7, k=3)"
     assert repr(SamplerRace(order_b=2)) == (
         "SamplerRace(grid_a='uniform', grid_b='exponential', order_a=1, order_b=2, "
@@ -177,6 +180,29 @@ def test_dragged_points_reach_python():
     widget.set_state({"points": moved})
     assert seen == [moved]
     assert widget.values()["scale"] == pytest.approx(2 * before["scale"])
+
+
+def test_noise_levels_that_would_cross_go_together():
+    widget = BlurAndUnblur(t=2, s=1)
+    widget.t = 0.5
+    assert (widget.t, widget.s) == (0.5, 0.5)
+    widget.s = 3
+    assert (widget.t, widget.s) == (3.0, 3.0)
+    widget.set_state({"t": 9, "s": 0.1})
+    assert (widget.t, widget.s) == (9.0, 0.1)
+    widget.set_state({"t": 0.2, "s": 0.1})
+    assert (widget.t, widget.s) == (0.2, 0.1)
+
+
+def test_dropped_particles_reach_python():
+    widget, seen = BlurAndUnblur(particles=2), []
+    assert len(widget.particles) == 2
+    widget.observe(lambda change: seen.append(change.new), "particles")
+    widget.set_state({"particles": [[1, 2.5]]})
+    assert seen == [[[1.0, 2.5]]]
+    assert widget.paths.shape == (21, 1, 2)
+    widget.set_state({"particles": []})
+    assert widget.paths.shape == (21, 0, 2)
 
 
 def test_another_dimension_brings_its_points():
@@ -252,6 +278,16 @@ def test_a_process_takes_an_unknown_grid_back_to_uniform():
             )
             for points in ([["0", "1"]] * 24, ["01"] * 24, [[None, 1.0]] * 24, [1.0] * 24, [None])
         ),
+        (lambda: BlurAndUnblur(t=11), "t must be between 0.05 and 10.0, got 11"),
+        (lambda: BlurAndUnblur(s=0), "s must be between 0.05 and 10.0, got 0"),
+        (lambda: BlurAndUnblur(steps=65), "steps must be between 1 and 64, got 65"),
+        *(
+            (
+                lambda rows=rows: BlurAndUnblur().set_trait("particles", rows),
+                "particles must be at most 60 pairs of finite numbers",
+            )
+            for rows in ([[0.0, 1.0]] * 61, [[0.0]], [[0.0, float("nan")]], ["01"], [None], [1.0])
+        ),
         (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
         (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
         (lambda: SamplerRace(steps_a=65), "steps_a must be between 1 and 64, got 65"),
@@ -276,6 +312,8 @@ def test_traits_out_of_range_are_refused(make, message):
     ("make", "message"),
     [
         (lambda: RotateAndWatch(n=3), "n must be between 100 and 5000, got 3"),
+        (lambda: BlurAndUnblur(t=1, s=2), "s must be at most t, got s = 2 and t = 1"),
+        (lambda: BlurAndUnblur(particles=61), "particles must be between 0 and 60, got 61"),
         (lambda: RankAndNoise(components=500), "components must be between 2 and 120, got 500"),
         (lambda: CodingRatePlayground(per_class=1), "per_class must be between 2 and 50, got 1"),
         (lambda: ISTAUnrolled(sparsity=99), "sparsity must be between 1 and m = 64, got 99"),

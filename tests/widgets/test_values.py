@@ -10,6 +10,7 @@ import torch
 
 from companion_lib.compression import best_rank, coding_rate
 from companion_lib.widgets import (
+    BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
@@ -262,6 +263,52 @@ def test_without_overhead_memorizing_is_cheapest_for_small_eps(by_cost):
     numbers = by_cost.values()
     assert numbers["clusters"] > 350
     assert numbers["alone_bits"] + 20 < min(numbers["true_bits"], numbers["one_bits"])
+
+
+@pytest.mark.parametrize(
+    ("t", "nats", "growth"),
+    [(0.5, 4.0699, 1.2888), (1, 4.5842, 0.8214), (2, 5.2075, 0.4993), (10, 7.5281, 0.1840)],
+)
+def test_entropy_and_its_growth_under_noise(t, nats, growth):
+    """Quadrature on another grid, of 1,501² points."""
+    numbers = BlurAndUnblur(t=t, s=0.05).values()
+    assert numbers["entropy"] * math.log(2) == pytest.approx(nats, abs=1e-4)
+    assert numbers["growth"] * math.log(2) == pytest.approx(growth, abs=1e-4)
+    assert numbers["clean_entropy"] * math.log(2) == pytest.approx(3.4607, abs=1e-4)
+
+
+@pytest.mark.parametrize("t", [0.2, 1.0, 4.0])
+def test_a_step_compresses_by_more_than_its_bound_and_a_short_one_retraces_the_noise(t):
+    gains = []
+    for share in (0.25, 0.5, 0.999):
+        numbers = BlurAndUnblur(t=t, s=max(share * t, 0.05)).values()
+        assert numbers["gain"] > numbers["bound"] > 0
+        assert numbers["step_entropy"] == pytest.approx(numbers["entropy"] - numbers["gain"])
+        gains.append(numbers["gain"])
+    assert gains == sorted(gains, reverse=True)
+    added = numbers["entropy"] - BlurAndUnblur(t=0.999 * t, s=0.05).values()["entropy"]
+    assert numbers["gain"] == pytest.approx(added, rel=2e-3)
+    assert BlurAndUnblur(t=t, s=t).values()["gain"] == 0
+
+
+def test_many_small_steps_bring_the_entropy_of_the_data_back_and_one_long_one_does_not():
+    found = [BlurAndUnblur(t=8, steps=steps).values() for steps in (1, 5, 20, 64)]
+    ways = [numbers["way_entropy"] for numbers in found]
+    assert ways == sorted(ways)
+    assert ways[0] < found[0]["clean_entropy"] - 1.5
+    assert ways[-1] == pytest.approx(found[-1]["clean_entropy"], abs=0.04)
+
+
+def test_one_step_to_zero_ends_at_the_conditional_mean():
+    """Of 200,000 samples of the data, weighted by how well they explain a particle."""
+    widget = BlurAndUnblur(t=1.5, steps=1)
+    X = widget.mixture.sample(200_000, torch.Generator().manual_seed(0))
+    starts, ends = widget.paths
+    for start, end in zip(starts, ends, strict=True):
+        weights = torch.softmax((X - start).square().sum(1) / (-2 * 1.5**2), 0)
+        mean, spread = weights @ X, (weights @ X.square() - (weights @ X).square()).sqrt()
+        error = spread * weights.square().sum().sqrt()
+        assert ((mean - end).abs() < 5 * error).all()
 
 
 def test_rate_reduction_keeps_directions_and_cross_entropy_collapses():
