@@ -579,6 +579,8 @@ def test_a_learned_denoiser_need_not_be_symmetric():
     jacobian = 0.25 * torch.eye(4).double() + 0.75 * A
     assert step.drop == pytest.approx(-torch.linalg.slogdet(jacobian).logabsdet.item(), rel=1e-10)
     assert step.bound == pytest.approx(4 - torch.trace(jacobian).item(), rel=1e-10)
+    C = posterior_covariance(lambda x, t: x @ A.T, VE, randn(5, 4, seed=1), 2.0)
+    assert torch.allclose(C, (4 * A).expand(5, 4, 4), rtol=1e-12)
 
 
 # Posterior covariance
