@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from companion_lib.widgets import (
+    BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
     ISTAUnrolled,
@@ -19,6 +20,14 @@ from companion_lib.widgets import (
 
 # Each list holds settings that a reader can reach, extremes among them.
 SETTINGS = {
+    BlurAndUnblur: [
+        {},
+        {"t": 0.05},
+        {"t": 10, "s": 0.05, "steps": 1},
+        {"t": 0.05 * 200**0.5, "s": 0.05 * 200**0.3, "steps": 64},
+        {"s": 0.05 * 200**0.9, "steps": 7},
+        {"t": 0.05 * 200**0.2, "s": 0.05, "steps": 40},
+    ],
     RotateAndWatch: [
         {},
         {"angle": 0, "theta": 0.05},
@@ -178,6 +187,8 @@ def test_numbers_equal_the_library(page, tmp_path, kind, setting):
         (ClusterByCost, {"eps": 1e-5, "overhead": False, "merges": 300}),
         (WatchMCR2, {"snapshot": 9, "collapse": True}),
         (ISTAUnrolled, {"layers": 30, "momentum": True, "step": 1.5}),
+        (BlurAndUnblur, {"t": 0.05 * 200**0.4, "s": 0.05 * 200**0.1, "steps": 3}),
+        (BlurAndUnblur, {"s": 10, "t": 0.05 * 200**0.8}),
         (CodingRatePlayground, {"eps": 0.05 * 20**0.7, "angle": 120, "scale": 1.5}),
         (RankAgainstEpsilon, {"eps": 0.25 * 20**0.4, "k": 3, "d": 50}),
         (SamplerRace, {"steps_a": 7, "steps_b": 40}),
@@ -821,3 +832,138 @@ def test_racing_ends_with_the_picture_at_rest(new_page, tmp_path, motion):
         assert page.locator("canvas").evaluate_all(pictures) != before
     page.get_by_role("button", name="Race").wait_for()
     assert page.locator("canvas").evaluate_all(pictures) == before
+
+
+def dots(page) -> list[list[float]]:
+    """Return where the particles are, in the plane."""
+    return page.locator(".blur-dots circle").evaluate_all(
+        "(nodes) => nodes.map((node) => [Number(node.dataset.x), Number(node.dataset.y)])"
+    )
+
+
+def pixels_of(page) -> list[list[float]]:
+    return page.locator(".blur-dots circle").evaluate_all(
+        "(nodes) => nodes.map((node) => [node.cx.baseVal.value, node.cy.baseVal.value])"
+    )
+
+
+def close(found, expected, tolerance=1e-6) -> bool:
+    pairs = itertools.chain.from_iterable(
+        zip(a, b, strict=True) for a, b in zip(found, expected, strict=True)
+    )
+    return all(abs(a - b) <= tolerance for a, b in pairs)
+
+
+def test_a_click_drops_a_particle_and_a_click_on_it_takes_it_away(page, tmp_path):
+    widget = BlurAndUnblur(particles=3)
+    mount(page, tmp_path, widget)
+    plane = page.locator(".blur-plane").bounding_box()
+    for x, y in ((60, 80), (200, 210)):
+        page.mouse.click(plane["x"] + x, plane["y"] + y)
+        page.evaluate(FRAME)
+        # It is drawn where the reader pointed, up to the border and the rounding of places.
+        assert close(pixels_of(page)[-1:], [[x, y]], 1.5)
+    assert close(dots(page)[:3], widget.particles)
+    assert page.locator(".blur-status").inner_text() == "5 particles"
+    page.mouse.click(plane["x"] + 61, plane["y"] + 82)
+    page.evaluate(FRAME)
+    assert len(dots(page)) == 4
+    page.get_by_role("button", name="Clear").click()
+    page.evaluate(FRAME)
+    assert dots(page) == []
+    page.get_by_role("button", name="Play back").click()
+    page.evaluate(FRAME)
+    assert page.errors == []
+
+
+def test_keys_drop_particles_and_take_them_away(page, tmp_path):
+    mount(page, tmp_path, BlurAndUnblur(particles=0))
+    plane = page.locator(".blur-plane")
+    plane.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.evaluate(FRAME)
+    (x, y), (right, up) = dots(page)
+    assert close([[x, y]], [[0, 1]])  # the middle of the mixture
+    assert right - x == pytest.approx(up - y)
+    assert right > x + 0.1
+    assert plane.get_attribute("data-lm-suppress-shortcuts") == "true"
+    page.keyboard.press("Delete")
+    page.evaluate(FRAME)
+    assert close(dots(page), [[0, 1]])
+
+
+def test_touch_drops_a_particle_and_still_scrolls_the_page(new_page, tmp_path):
+    page = new_page(390, 844, has_touch=True)
+    mount(page, tmp_path, BlurAndUnblur(particles=0))
+    page.touchscreen.tap(*middle(page.locator(".blur-plane")))
+    page.evaluate(FRAME)
+    assert close(dots(page), [[0, 1]], 0.1)
+    touch = "(node) => getComputedStyle(node).touchAction"
+    assert page.locator(".blur-plane").evaluate(touch) == "pan-y"
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+@pytest.mark.parametrize(("t", "steps"), [(2.0, 20), (10.0, 1), (0.3, 3)])
+def test_played_back_particles_land_where_ddim_leads(new_page, tmp_path, motion, t, steps):
+    page = new_page(reduced_motion=motion)
+    widget = BlurAndUnblur(t=t, s=0.1, steps=steps)
+    mount(page, tmp_path, widget)
+    assert close(dots(page), widget.particles)
+    page.get_by_role("button", name="Play back").click()
+    page.get_by_text("14 particles back at level 0").wait_for(timeout=20000)
+    assert close(dots(page), widget.paths[-1].tolist())
+    widget.steps = 5  # the landing of another number of steps is shown at once
+    put(page, first(page), "steps", 5)
+    assert close(dots(page), widget.paths[-1].tolist())
+    page.get_by_role("button", name="Rewind").click()
+    page.evaluate(FRAME)
+    assert close(dots(page), widget.particles)
+
+
+def test_playing_stops_at_a_touch(page, tmp_path):
+    widget = BlurAndUnblur(steps=64)
+    mount(page, tmp_path, widget)
+    page.get_by_role("button", name="Play back").click()
+    page.get_by_role("button", name="Stop").wait_for()
+    put(page, first(page), "t", 0.05 * 200**0.5)
+    page.get_by_role("button", name="Play back").wait_for()
+    assert close(dots(page), widget.particles)
+
+
+def test_arrows_end_at_the_denoised_places(page, tmp_path):
+    """The small rings are E[x | x_t], and the arrows go 1 - s/t of the way there."""
+    widget = BlurAndUnblur(t=2, s=0.5, steps=1)
+    mount(page, tmp_path, widget)
+    starts, ends = (widget.paths[i].tolist() for i in (0, 1))
+    at = pixels_of(page)
+    unit = (at[1][0] - at[0][0]) / (starts[1][0] - starts[0][0])
+    drawn = page.locator(".blur-arrows").get_attribute("d").split("M")[1:]
+    for (x, y), start, end, line in zip(at, starts, ends, drawn, strict=True):
+        tip = [float(part) for part in line.split("L")[1].split(",")]
+        share = 1 - 0.5 / 2
+        expected = [x + share * unit * (end[0] - start[0]), y - share * unit * (end[1] - start[1])]
+        assert close([tip], [expected], 0.2)
+
+
+def test_samples_are_dropped_at_the_noise_level(page, tmp_path):
+    mount(page, tmp_path, BlurAndUnblur(t=0.05, s=0.05))
+    page.get_by_role("button", name="Drop 24 samples").click()
+    page.evaluate(FRAME)
+    found = BlurAndUnblur(particles=0)
+    found.particles = dots(page)
+    assert len(found.particles) == 24
+    logs = found.mixture.log_prob(found.paths[0], sigma=0.05)
+    assert logs.min() > -15  # with high probability: 1 - 24 exp(-15 + 3)
+
+
+def test_scrubbing_the_entropy_sets_the_noise_level(page, tmp_path):
+    widget = BlurAndUnblur(s=0.05)
+    mount(page, tmp_path, widget)
+    left, width, height = track(page, page.locator("svg.scrub"))
+    pull(page, (left + 5, height), width / 2 - 5, 0)
+    widget.t = shown(first(page))["t"]
+    assert widget.t == pytest.approx(0.5**0.5, rel=0.02)
+    assert_same_numbers(first(page), widget)
