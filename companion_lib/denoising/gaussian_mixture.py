@@ -289,6 +289,9 @@ class _Noisy:
         It is given by its eigenvalues ``along`` (n or 1, K, r) the axes and ``off`` (n or 1, K).
         """
         weights, axes = self.posterior, self.mixture.axes
+        # Denormal numbers slow matrix products down several times, and count for nothing here.
+        precision = torch.finfo(weights.dtype)
+        weights = torch.where(weights > precision.tiny / precision.eps, weights, 0.0)
         if axes is None:
             return (weights[..., None] * along * self.z).sum(1)
         pull = weights * off
