@@ -186,7 +186,7 @@ class DenoisingUNet(PreconditionedDenoiser):
 
     Notes
     -----
-    With ``widths=(32, 64)`` it has 0.4 million weights. Images may have any height and width that
+    With ``widths=(32, 64)`` and gray images it has 0.3 million weights. Images may have any height and width that
     ``patch * 2^(levels - 1)`` divides. Book: section ``unet-denoising``.
     """
 
