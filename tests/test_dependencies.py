@@ -38,6 +38,7 @@ UNRECORDED = {
     "requests": "2.32",
     "cycler": "0.12",
     "traitlets": "5.7.1",
+    "safetensors": "0.4",
 }
 # An exact version, perhaps for one system: Triton has packages for Linux only.
 PIN = r'[\w.-]+==[\w.]+(; sys_platform == "linux")?'
