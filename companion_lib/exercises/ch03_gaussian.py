@@ -153,11 +153,11 @@ def split_distance(answer: Callable) -> None:
         failure = "the part of y is not (y − μ_y)ᵀ Σ_y⁻¹ (y − μ_y)"
         need_value(of_y, shown, where, failure, tol=1e-7)
         rest = z.square().sum(1) - shown
-        alone = (x - mean_x) @ torch.linalg.pinv(A_x @ A_x.T)
+        dx = x - mean_x
         mistakes = {
             "the part of x is measured from μ_x with Σ_x, as if y told nothing of x": (
-                alone * (x - mean_x)
-            ).sum(1)
+                (dx @ torch.linalg.pinv(A_x @ A_x.T) * dx).sum(1)
+            )
         }
         failure = "the two parts do not sum to the squared distance of the pair (x, y)"
         need_value(of_x, rest, where, failure, mistakes, tol=1e-7)
@@ -276,7 +276,7 @@ def low_rank_denoiser(answer: Callable) -> None:
             got = ask_tensor(answer, where, X, F, t, shape=tuple(X.shape))
         want = _gains(X, F, t)
         mistakes = {
-            "t is a standard deviation; the noise has variance t²": _gains(X, F, abs(t) ** 0.5),
+            "t is a standard deviation; the noise has variance t²": _gains(X, F, t**0.5),
             "1/(1 + t²) is right for orthonormal columns only": X @ F @ F.T / (1 + t**2),
             "this is what the denoiser removes, not what it returns": X - want,
         }

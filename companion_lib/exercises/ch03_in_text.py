@@ -36,7 +36,6 @@ def two_point_denoiser(answer: Callable) -> None:
                 "wrong sign: for x_t = 2 the mean is near the point 1, yours is near −1": (
                     (-x_t / t**2 + odds / 2).tanh()
                 ),
-                "wrong sign: for x_t = 2 the mean is near the point 1; yours is not": -want,
                 "t is a standard deviation; the noise has variance t²": (x_t / t + odds / 2).tanh(),
                 "the two points are not equally likely": (x_t / t**2).tanh(),
                 "this prefers the less likely point": (x_t / t**2 - odds / 2).tanh(),

@@ -529,14 +529,14 @@ WRONG = {
     "3.E3b": [
         ("no factor", lambda loss, d, t, s: d - loss / t**2, "falls by"),
         ("s / t", lambda loss, d, t, s: s / t * (d - loss / t**2), "promise"),
-        ("J", lambda loss, d, t, s: d / t**2 - loss / t**4, "promise"),
+        ("J", lambda loss, d, t, s: d / t**2 - loss / t**4, "J itself"),
         ("loss only", lambda loss, d, t, s: (1 - s / t) * loss / t**2, "here, not"),
         ("d = 1", lambda loss, d, t, s: (1 - s / t) * (1 - loss / t**2), "compare d"),
         ("half", lambda loss, d, t, s: (1 - s / t) * (d - loss / t**2) / 2, "here, not"),
         (
             "bits",
             lambda loss, d, t, s: (1 - s / t) * (d - loss / t**2) / math.log(2),
-            "promise",
+            "bits",
         ),
     ],
     "3.E4a": [
