@@ -523,7 +523,7 @@ function render({ model, el }) {
     const level = clockTime();
     const i = Math.max(1, way.findIndex((stop) => stop.level <= level));
     const [old, next] = [way[i - 1], way[i]];
-    const share = (old.level - level) / (old.level - next.level);
+    const share = (old.level - level) / (old.level - next.level || 1);
     place(walker, { cx: plot.x(at(level)), cy: plot.y(bits(old.entropy + share * (next.entropy - old.entropy))) });
   }
 
