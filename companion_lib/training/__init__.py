@@ -1,4 +1,4 @@
-"""Chapter 8: training loops, and the checkpoints that every chapter's training shares."""
+"""What the training of every chapter shares: checkpoints."""
 
 from companion_lib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
