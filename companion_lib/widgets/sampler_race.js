@@ -315,7 +315,8 @@ function render({ model, el }) {
     const strip = s("svg", { overflow: "hidden" });
     const stripText = s("text", { class: "title" }, "density");
     strip.append(target, found);
-    plot.over.append(strip, stripText, rug);
+    plot.svg.append(strip);
+    plot.over.append(stripText, rug);
 
     const percent = (value) => `${(100 * value).toFixed(1)} %`;
     const signed = (value) => (Number.isFinite(value) ? minus(value.toFixed(2)) : "none");
@@ -324,7 +325,7 @@ function render({ model, el }) {
         ["tv", "total variation", (value) => pretty(value)],
         ["slope", `slope from <i>L</i> = ${FITTED}`, signed],
         ["gap", "error of the map", (value) => pretty(value)],
-        ["share", `left bump (${100 * parameters.weights[0]} %)`, percent],
+        ["share", "left bump", percent],
       ].map(([key, label, show]) => [key, view.readout(`${key}_${letter}`, label, show)]),
     );
 
@@ -380,9 +381,9 @@ function render({ model, el }) {
   const guides = [1, 2].map((power) => ({
     power,
     line: s("path", { class: "curve race-guide" }),
-    text: s("text", { class: "halo" }, `slope −${power}`),
+    text: s("text", {}, `slope −${power}`),
   }));
-  chart.clip.append(...guides.map(({ line }) => line));
+  chart.clip.append(...guides.flatMap(({ line, text }) => [line, text]));
   for (const entry of entries) {
     const stroke = `var(--cw-${entry.color})`;
     const dashes = entry === b ? "7 5" : null; // what is below shows through where both agree
@@ -394,7 +395,6 @@ function render({ model, el }) {
     chart.clip.append(entry.errorLine);
   }
   chart.over.append(
-    ...guides.map(({ text }) => text),
     ...entries.flatMap(({ beads, dot }) => [beads, dot]),
   );
   const mapBox = h("div", {}, map.svg);
@@ -409,7 +409,8 @@ function render({ model, el }) {
     rich(
       `The data are ${law.weights[0]} <i>N</i>(${minus(String(law.means[0]))}, ${law.variances[0]}) +
        ${law.weights[1]} <i>N</i>(${law.means[1]}, ${law.variances[1]}), whose best denoiser is known:
-       there is no network and no sampling error here, only steps. The truth is gray: shading and
+       there is no network and no sampling error here, only steps. The left bump should get
+       ${100 * law.weights[0]} % of the samples. The truth is gray: shading and
        thin lines are the density and the exact flow of the noised data. The angle says how much
        noise there is, tan <i>θ</i> = <i>σ</i>/<i>α</i>, strokes mark the calls of the denoiser, and
        points are divided by √(<i>α</i>² + <i>σ</i>²), so that VE (exploding variance), VP (preserving
@@ -499,7 +500,14 @@ function render({ model, el }) {
     const xs = Array.from({ length: 161 }, (_, i) => -REACH + (2 * REACH * i) / 160);
     const outline = xs.map((x) => `L${entry.across(law.density(x)).toFixed(2)},${plot.y(x).toFixed(2)}`);
     place(entry.target, { d: `M0,${plot.y(-REACH)}${outline.join("")}L0,${plot.y(REACH)}Z` });
-    entry.ground = shade(plot);
+    entry.ground = h("canvas");
+    paint(entry.ground, plot.innerWidth, plot.innerHeight, (context) => {
+      context.drawImage(shade(plot), 0, 0, plot.innerWidth, plot.innerHeight);
+      context.translate(-left, -top);
+      context.strokeStyle = view.color("ink");
+      context.globalAlpha = 0.35;
+      for (let i = 0; i < PARTICLES; i++) trace(context, plot, flow, i, flow.angles.length - 1);
+    });
   }
 
   // The density of the noised data at every angle, one pixel for two on the screen each way.
@@ -512,7 +520,7 @@ function render({ model, el }) {
       const [alpha, sigma] = [Math.cos(angle), Math.sin(angle)];
       for (let line = 0; line < height; line++) {
         const x = REACH * (1 - (2 * (line + 0.5)) / height);
-        const weight = 0.62 * Math.sqrt(Math.min(1, law.density(x, alpha, sigma) / 0.63));
+        const weight = 0.5 * Math.sqrt(Math.min(1, law.density(x, alpha, sigma) / 0.63));
         const at = 4 * (line * width + column);
         for (let c = 0; c < 3; c++) picture.data[at + c] = paper[c] + weight * (ink[c] - paper[c]);
         picture.data[at + 3] = 255;
@@ -535,12 +543,8 @@ function render({ model, el }) {
       context.translate(-left, -top);
       context.lineJoin = "round";
       context.lineWidth = 1;
-      context.strokeStyle = view.color("ink");
-      context.globalAlpha = 0.45;
-      for (let i = 0; i < PARTICLES; i++) trace(context, plot, flow, i, flow.angles.length - 1);
       context.strokeStyle = context.fillStyle = view.color(entry.color);
-      context.globalAlpha = 0.9;
-      context.lineWidth = 1.25;
+      context.lineWidth = 1.4;
       for (let i = 0; i < PARTICLES; i++) {
         const [x, y] = trace(context, plot, entry, i, now);
         context.beginPath();
@@ -588,24 +592,24 @@ function render({ model, el }) {
     place(entry.found, { d: points.length > 1 ? `M${points.join("L")}` : spike() });
   }
 
-  function drawMap() {
-    if (!map.width) return;
+  function drawMapFrame() {
     map.domain([-3.2, 3.2], [-REACH, REACH + 0.3]);
     map.drawAxes({
       x: [-3, -2, -1, 0, 1, 2, 3], y: [-2, -1, 0, 1, 2],
       titleX: "noise z", titleY: "where z ends; gray: the exact map",
     });
-    const draw = (line, x) => {
-      const seen = sparse((i) => [judge.zs[i], x[i]]);
-      place(line, { d: map.line(seen.map((i) => judge.zs[i]), seen.map((i) => x[i])) });
-    };
-    draw(exactLine, judge.exact);
-    for (const entry of entries) draw(entry.mapLine, entry.map.x);
+    drawMapLine(exactLine, judge.exact);
   }
 
-  function drawChart() {
-    if (!chart.width) return;
-    const [log2, log10] = [Math.log2, Math.log10];
+  function drawMapLine(line, x) {
+    if (!map.width) return;
+    const seen = sparse((i) => [judge.zs[i], x[i]]);
+    place(line, { d: map.line(seen.map((i) => judge.zs[i]), seen.map((i) => x[i])) });
+  }
+
+  const { log2, log10 } = Math;
+
+  function drawChartFrame() {
     chart.domain([-0.25, 6.25], [-3, 0.08]);
     chart.drawAxes({
       x: SIZES.map(log2), y: [0, -1, -2, -3],
@@ -618,15 +622,17 @@ function render({ model, el }) {
       place(line, { d: chart.line([0.5, end], [at(0.5), at(end)]) });
       place(text, { x: chart.x(named) - 6, y: chart.y(at(named)) + 12, "text-anchor": "end" });
     }
-    for (const { errors: found, error, choice, errorLine, beads, dot } of entries) {
-      place(errorLine, { d: chart.line(SIZES.map(log2), found.map(log10)) });
-      beads.replaceChildren(
-        ...SIZES.map((size, i) =>
-          s("circle", { cx: chart.x(log2(size)), cy: chart.y(log10(found[i])), r: 3 }),
-        ),
-      );
-      place(dot, { cx: chart.x(log2(choice.steps)), cy: chart.y(log10(error)) });
-    }
+  }
+
+  function drawErrors({ errors: found, error, choice, errorLine, beads, dot }) {
+    if (!chart.width) return;
+    place(errorLine, { d: chart.line(SIZES.map(log2), found.map(log10)) });
+    beads.replaceChildren(
+      ...SIZES.map((size, i) =>
+        s("circle", { cx: chart.x(log2(size)), cy: chart.y(log10(found[i])), r: 3 }),
+      ),
+    );
+    place(dot, { cx: chart.x(log2(choice.steps)), cy: chart.y(log10(error)) });
   }
 
   // ---- the race
@@ -664,16 +670,14 @@ function render({ model, el }) {
   for (const entry of entries) {
     view.watch(entry.traits, () => {
       compute(entry);
+      if (running) stop();
       drawDensity(entry);
+      drawPaths(entry);
+      drawMapLine(entry.mapLine, entry.map.x);
+      drawErrors(entry);
     });
   }
-  view.watch(allTraits, () => {
-    if (running) stop();
-    else entries.forEach(drawPaths);
-    judgeBoth();
-    drawMap();
-    drawChart();
-  });
+  view.watch(allTraits, judgeBoth);
   view.drag(chart.svg, {
     move: (event) => {
       const steps = clamp(Math.round(2 ** chart.xOf(event)), 1, MOST_STEPS);
@@ -691,11 +695,13 @@ function render({ model, el }) {
   }
   view.onWidth(mapBox, (width) => {
     map.resize(width, clamp(0.66 * width, 220, 250));
-    drawMap();
+    drawMapFrame();
+    for (const entry of entries) drawMapLine(entry.mapLine, entry.map.x);
   });
   view.onWidth(chartBox, (width) => {
     chart.resize(width, clamp(0.66 * width, 220, 250));
-    drawChart();
+    drawChartFrame();
+    entries.forEach(drawErrors);
   });
   view.onTheme(() => {
     entries.forEach(drawTruth);
