@@ -516,6 +516,7 @@ WRONG = {
         ("zeros", laws([1, 0], [0.5, 0.5], [0.1, 0.9]), "not positive"),
         ("no law", laws([0.5, 0.6], [0.5, 0.5], [0.1, 0.9]), "sum to"),
         ("two", laws([0.5, 0.5], [0.1, 0.9]), "3 values"),
+        ("numbers", laws(0.5, 0.3, 0.1), "shape (m,)"),
         ("other sizes", laws([0.5, 0.5], [0.2, 0.2, 0.6], [0.1, 0.9]), "shape"),
     ],
     "3.E3a": [
@@ -547,6 +548,7 @@ WRONG = {
         ("exp", lambda lam, T: math.exp(-(T**2) / (2 * lam)) if lam else 0.0, "multiply to"),
     ],
     "3.E4b": [
+        ("negative", lambda *a: -start(*a), "positive"),
         ("smallest", lambda e, c: start(e, c, choose=min) or 1.0, "only"),
         ("mean", lambda e, c: math.sqrt(float(e.mean()) * c / (1 - c)), "only"),
         ("trace", lambda e, c: math.sqrt(float(e.sum()) * c / (1 - c)), "may be smaller"),
@@ -568,6 +570,7 @@ WRONG = {
         ("trace", lambda e, n: 2 * math.log(n) / float(e.sum()), "the names"),
         ("root", lambda e, n: math.sqrt(even_snr(e, n)), "the names"),
         ("one direction", lambda e, n: even_snr(e[:1], n), "the names"),
+        ("zero", lambda e, n: 0.0, "positive"),
         ("in decibels", lambda e, n: 10 * math.log10(even_snr(e, n)), "the names"),
     ],
     "3.E6a": [
