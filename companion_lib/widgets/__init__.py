@@ -3,6 +3,7 @@
 from companion_lib.widgets.blur_and_unblur import BlurAndUnblur
 from companion_lib.widgets.cluster_by_cost import ClusterByCost
 from companion_lib.widgets.coding_rate_playground import CodingRatePlayground
+from companion_lib.widgets.edge_of_memorization import EdgeOfMemorization
 from companion_lib.widgets.ista_unrolled import ISTAUnrolled
 from companion_lib.widgets.rank_against_epsilon import RankAgainstEpsilon
 from companion_lib.widgets.rank_and_noise import RankAndNoise
@@ -15,6 +16,7 @@ __all__ = [
     "BlurAndUnblur",
     "ClusterByCost",
     "CodingRatePlayground",
+    "EdgeOfMemorization",
     "ISTAUnrolled",
     "RankAgainstEpsilon",
     "RankAndNoise",

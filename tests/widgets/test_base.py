@@ -17,6 +17,7 @@ from companion_lib.widgets import (
     BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
+    EdgeOfMemorization,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
@@ -30,6 +31,7 @@ WIDGETS = [
     BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
+    EdgeOfMemorization,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
@@ -137,6 +139,7 @@ def test_repr_is_short_and_stable():
     )
     assert repr(CodingRatePlayground(d=3)) == "CodingRatePlayground(d=3, eps=0.3)"
     assert repr(BlurAndUnblur(steps=3)) == "BlurAndUnblur(s=1.0, steps=3, t=2.0)"
+    assert repr(EdgeOfMemorization(capacity=0.62)) == "EdgeOfMemorization(capacity=0.6, size=100)"
     assert repr(RankAgainstEpsilon(k=3)) == "RankAgainstEpsilon(d=32, eps=0.7, k=3)"
     assert repr(SamplerRace(order_b=2)) == (
         "SamplerRace(grid_a='uniform', grid_b='exponential', order_a=1, order_b=2, "
@@ -288,6 +291,8 @@ def test_a_process_takes_an_unknown_grid_back_to_uniform():
             )
             for rows in ([[0.0, 1.0]] * 61, [[0.0]], [[0.0, float("nan")]], ["01"], [None], [1.0])
         ),
+        (lambda: EdgeOfMemorization(size=60), "size must be one of [50, 100, 200], got 60"),
+        (lambda: EdgeOfMemorization(capacity=0), "capacity must be between 0.1 and 1.0, got 0"),
         (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
         (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
         (lambda: SamplerRace(steps_a=65), "steps_a must be between 1 and 64, got 65"),
