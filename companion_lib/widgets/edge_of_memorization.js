@@ -92,7 +92,7 @@ function render({ model, el }) {
       ["means", "means <i>M</i>", String],
       ["ratio", `<span class="orange">memorized</span>`, share],
       ["framed", `framed here`, (value) => `${value} of ${shown}`],
-      ["edge", "half are copies at <i>M</i>/<i>N</i> =", (value) => pretty(value, 2)],
+      ["edge", "half are copies at <i>M</i>/<i>N</i> =", (value) => (Number.isFinite(value) ? pretty(value, 2) : "none")],
       ["loss", "loss on training images", percent],
       ["held_out", "on new images", percent],
       ["gap", "gap", percent],
@@ -257,7 +257,7 @@ function render({ model, el }) {
       place(lines[i], { d: plot.line(capacities, ratios), "stroke-width": 3, opacity: chosen ? 1 : 0.5 });
       const y = plot.margin.top + 12 + 17 * i;
       const x = plot.margin.left + 10;
-      const note = `N = ${size}, half at ${pretty(edge, 2)}`;
+      const note = `N = ${size}, ${Number.isFinite(edge) ? `half at ${pretty(edge, 2)}` : "no half"}`;
       notes.push(
         s("line", { x1: x, x2: x + 16, y1: y - 4, y2: y - 4, stroke: color, "stroke-width": 3, opacity: chosen ? 1 : 0.5 }),
         s("text", { x: x + 22, y, class: chosen ? "strong halo" : "halo" }, note),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 
+from companion_lib.denoising import PartialMemorizer, VariancePreserving
 from companion_lib.widgets import (
     BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
+    EdgeOfMemorization,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
@@ -17,6 +20,7 @@ from companion_lib.widgets import (
     SamplerRace,
     WatchMCR2,
 )
+from companion_lib.widgets.encoding import unpack
 
 # Each list holds settings that a reader can reach, extremes among them.
 SETTINGS = {
@@ -74,6 +78,13 @@ SETTINGS = {
         {"d": 3},
         {"d": 3, "angle": 131, "scale": 0.5, "eps": 0.05 * 20**0.9},
         {"d": 3, "angle": 0, "eps": 0.05},
+    ],
+    EdgeOfMemorization: [
+        {},
+        {"size": 50, "capacity": 0.1},
+        {"size": 200, "capacity": 1},
+        {"capacity": 0.5},
+        {"size": 50, "capacity": 0.9},
     ],
     RankAgainstEpsilon: [
         {},
@@ -190,6 +201,7 @@ def test_numbers_equal_the_library(page, tmp_path, kind, setting):
         (BlurAndUnblur, {"t": 0.05 * 200**0.4, "s": 0.05 * 200**0.1, "steps": 3}),
         (BlurAndUnblur, {"s": 10, "t": 0.05 * 200**0.8}),
         (CodingRatePlayground, {"eps": 0.05 * 20**0.7, "angle": 120, "scale": 1.5}),
+        (EdgeOfMemorization, {"capacity": 0.3}),
         (RankAgainstEpsilon, {"eps": 0.25 * 20**0.4, "k": 3, "d": 50}),
         (SamplerRace, {"steps_a": 7, "steps_b": 40}),
         (RankAndNoise, {"rank": 30, "noise": 0.2}),
@@ -968,3 +980,95 @@ def test_scrubbing_the_entropy_sets_the_noise_level(page, tmp_path):
     widget.t = shown(first(page))["t"]
     assert widget.t == pytest.approx(0.5**0.5, rel=0.02)
     assert_same_numbers(first(page), widget)
+
+
+PICTURES = """(canvas, rows) => {
+  const context = canvas.getContext("2d");
+  const ratio = canvas.width / parseFloat(canvas.style.width);
+  const frames = [...document.querySelectorAll(".edge-frames rect")].map((rect) => rect.getBBox());
+  return frames.map(({ x, y, width, height }) => {
+    const size = width - 6;
+    const tops = { sample: y + 3, nearest: y + height - 3 - size };
+    return Array.from({ length: 64 }, (_, p) => {
+      const across = x + 3 + ((p % 8) + 0.5) * (size / 8);
+      const down = tops[rows] + (Math.floor(p / 8) + 0.5) * (size / 8);
+      return context.getImageData(ratio * across, ratio * down, 1, 1).data[0];
+    });
+  });
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+@pytest.mark.parametrize("size", [50, 200])
+def test_samples_stand_above_the_nearest_training_images(new_page, tmp_path, size, width):
+    """At full capacity all are framed; every pixel is looked at."""
+    page = new_page(width, 900)
+    widget = EdgeOfMemorization(size=size, capacity=1)
+    mount(page, tmp_path, widget)
+    pictures = unpack(widget.data["images"])
+    at = widget.data["sizes"].index(size)
+    rows = {
+        "sample": pictures[200 + 12 * (10 * at + 9) :][:12],
+        "nearest": pictures[[one for one, _ in widget.data["models"][at][9]["nearest"]]],
+    }
+    for name, expected in rows.items():
+        found = page.locator(".edge-sheet canvas").evaluate(PICTURES, name)
+        assert len(found) == widget.values()["framed"] == 12
+        for one, other in zip(found, (255 + expected * (31 - 255)).tolist(), strict=True):
+            assert one == pytest.approx(other, abs=1)
+
+
+def test_framed_samples_are_those_at_a_third_of_the_distance(page, tmp_path):
+    widget = EdgeOfMemorization(size=50, capacity=0.9)
+    mount(page, tmp_path, widget)
+    texts = page.locator(".edge-sheet text[text-anchor=middle]")
+    pairs = widget.data["models"][0][8]["distances"]
+    assert texts.all_text_contents() == [f"{near / far:.2f}" for near, far in pairs]
+    strong = page.locator(".edge-sheet text.strong").all_text_contents()
+    assert strong == [f"{near / far:.2f}" for near, far in pairs if near <= far / 3]
+    assert page.locator(".edge-frames rect").count() == len(strong) == widget.values()["framed"]
+    sheet = page.get_by_role("img", name="12 samples")
+    assert f"{len(strong)} are copies" in sheet.get_attribute("aria-label")
+
+
+def test_the_verdict_tells_inventing_from_replaying(page, tmp_path):
+    mount(page, tmp_path, EdgeOfMemorization(capacity=0.1))
+    verdict = page.locator("p.verdict")
+    for capacity, state, words in (
+        (0.1, "falls", "With 10 means for 100 images, hardly any sample is a copy"),
+        (0.8, "wavers", "With 80 means for 100 images, some samples are copies"),
+        (1, "diverges", "With 100 means for 100 images, most samples are copies"),
+    ):
+        put(page, first(page), "capacity", capacity)
+        assert verdict.get_attribute("data-state") == state
+        assert verdict.inner_text().startswith(words)
+
+
+def test_dragging_across_either_curve_goes_to_the_nearest_capacity(page, tmp_path):
+    widget = EdgeOfMemorization()
+    mount(page, tmp_path, widget)
+    for i, capacity in ((0, 0.3), (1, 0.6)):
+        left, width, height = track(page, page.locator("svg.scrub").nth(i))
+        pull(page, (left + 5, height), (capacity + 0.03) / 1.04 * width - 5, 0)
+        widget.capacity = capacity
+        assert_same_numbers(first(page), widget)
+
+
+def test_a_widget_of_other_models_is_drawn_as_well(page, tmp_path):
+    """Two sizes, three capacities, no edge among them."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(40, 16, generator=generator)
+    models = {
+        N: [PartialMemorizer(X[: N * k // 4], VariancePreserving(), 0.5) for k in (1, 2, 3)]
+        for N in (20, 40)
+    }
+    widget = EdgeOfMemorization(models, X, X + 0.1, size=20, capacity=0.25)
+    mount(page, tmp_path, widget)
+    assert_same_numbers(first(page), widget)
+    assert "N = 40, no half" in page.locator("svg.scrub").first.text_content()
+    page.get_by_role("radio", name="20").focus()
+    page.keyboard.press("ArrowRight")
+    put(page, first(page), "capacity", 0.75)
+    widget.size, widget.capacity = 40, 0.75
+    assert_same_numbers(first(page), widget)
+    assert page.errors == []

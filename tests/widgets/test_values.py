@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from companion_lib.compression import best_rank, coding_rate
+from companion_lib.denoising import (
+    FlowMatching,
+    PartialMemorizer,
+    VarianceExploding,
+    VariancePreserving,
+    uniform_angles,
+)
 from companion_lib.widgets import (
     BlurAndUnblur,
     ClusterByCost,
     CodingRatePlayground,
+    EdgeOfMemorization,
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
@@ -20,6 +29,10 @@ from companion_lib.widgets import (
     SamplerRace,
     WatchMCR2,
 )
+from companion_lib.widgets.edge_of_memorization import train_memorizers
+from companion_lib.widgets.encoding import unpack
+
+VP = VariancePreserving()
 
 
 def over_angles(name: str, **settings) -> torch.Tensor:
@@ -403,3 +416,124 @@ def test_many_calls_put_the_samples_where_the_exact_map_does():
     assert numbers["tv"] < 0.002
     assert numbers["gap"] < 0.002
     assert numbers["share"] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_digits_are_memorized_at_the_edge_and_the_gap_opens_before():
+    widget = EdgeOfMemorization()
+    for size in (50, 100, 200):
+        widget.size, found = size, []
+        for tenths in range(1, 11):
+            widget.capacity = tenths / 10
+            found.append(widget.values())
+            assert found[-1]["means"] == size * tenths // 10
+        ratios, gaps, losses = ([one[name] for one in found] for name in ("ratio", "gap", "loss"))
+        assert ratios[4] < 0.1 and ratios[9] > 0.8
+        assert 0.7 < found[0]["edge"] < 0.95
+        assert gaps == sorted(gaps) and losses == sorted(losses, reverse=True)
+        # Where hardly anything is copied yet, the gap has doubled, and new images lose already.
+        assert gaps[4] > 2 * gaps[0]
+        assert found[0]["best"] <= 0.4 and found[4]["held_out"] > found[0]["held_out"]
+
+
+@pytest.fixture(scope="module")
+def points():
+    """Training and held-out images of 3 x 3 pixels."""
+    return torch.rand(640, 9, generator=torch.Generator().manual_seed(3)).split(40)[:2]
+
+
+def balls(X, counts, variance):
+    return [PartialMemorizer(X[:count], VP, variance).requires_grad_(False) for count in counts]
+
+
+def test_models_that_hold_training_points_copy_them(points):
+    X, held_out = points
+    models = {20: balls(X, (10, 20), 1e-8), 40: balls(X, (20, 40), 0.5)}
+    widget = EdgeOfMemorization(models, X, held_out, size=20)
+    assert (widget.capacity, repr(widget)) == (1.0, "EdgeOfMemorization(capacity=1.0, size=20)")
+    numbers = widget.values()
+    assert (numbers["ratio"], numbers["framed"], numbers["means"]) == (1, 12, 20)
+    assert numbers["edge"] == 0.25  # on the line from no means and no copies to half the points
+    widget.capacity = 0.5
+    assert (widget.values()["ratio"], widget.values()["means"]) == (1, 10)
+    assert all(near < 10 for near, _ in widget.data["models"][0][0]["nearest"])
+    widget.size = 40
+    assert widget.values()["ratio"] < 0.1
+    assert widget.values()["edge"] == math.inf
+
+
+@pytest.mark.parametrize("process", [VP, VarianceExploding(), FlowMatching()], ids=repr)
+def test_losses_are_the_means_over_angles(points, process):
+    """One ball at zero denoises linearly: its loss is an integral over the angle."""
+    X, held_out = (part - 0.5 for part in points)
+    model = PartialMemorizer(torch.zeros(1, 9), process, 0.07).requires_grad_(False)
+    several = [model, PartialMemorizer(torch.zeros(2, 9), process, 0.07).requires_grad_(False)]
+    widget = EdgeOfMemorization({2: several}, X, held_out, capacity=0.5)
+    t = uniform_angles(process)((torch.arange(4000) + 0.5) / 4000)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    shrink = alpha * 0.07 / (alpha**2 * 0.07 + sigma**2)
+    total = X.var(0, correction=0).sum()
+    for name, part in (("loss", X[:2]), ("held_out", held_out)):
+        square = part.square().sum(1).mean()
+        loss = (square * (1 - shrink * alpha) ** 2 + 9 * (shrink * sigma) ** 2).mean()
+        # 3,200 noised points, whose errors vary by their own size
+        assert widget.values()[name] == pytest.approx(100 * (loss / total).item(), rel=0.05)
+    assert widget.values()["within"] == pytest.approx(9 * 7 / total.item(), rel=1e-3)
+
+
+def test_pictures_are_the_points_and_distances_those_of_the_pictures(points):
+    X, held_out = points
+    model = {40: balls(X, (20, 40), 1e-3)}
+    widget = EdgeOfMemorization(model, (X - 0.5) * 2, held_out, lambda x: x / 2 + 0.5)
+    pictures = unpack(widget.data["images"])
+    assert torch.allclose(pictures[:40], X.double(), atol=0.5 / 127)
+    for k, one in enumerate(widget.data["models"][0]):
+        samples = pictures[40 + 12 * k :][:12]
+        for sample, nearest, distances in zip(
+            samples, one["nearest"], one["distances"], strict=True
+        ):
+            apart = 2 * (sample - pictures[nearest]).norm(dim=1)
+            inside = (sample > 0).all() and (sample < 1).all()  # else clipped
+            assert not inside or apart.tolist() == pytest.approx(distances, abs=0.03)
+
+
+def test_training_moves_every_model_on_its_own(points):
+    X, _ = points
+    generator = torch.Generator()
+    alone, pair = (
+        train_memorizers(X, VP, counts, 20, generator.manual_seed(1))[-1]
+        for counts in ([30], [10, 30])
+    )
+    assert torch.allclose(alone.means, pair.means, rtol=1e-5)
+    assert alone.log_variance < math.log(0.1)
+    assert not torch.equal(alone.means, X[:30]) and not alone.means.requires_grad
+
+
+def refused_models(points):
+    X, held_out = points
+    two = balls(X, (20, 40), 0.1)
+    wide = torch.rand(4000, 64)
+    return [
+        ({"models": {40: two}}, ValueError, "give all of models, X and held_out, or none"),
+        ({"X": X, "held_out": X}, ValueError, "give all of models, X and held_out, or none"),
+        (({}, X, X), ValueError, "the number of sizes in models must be between 1 and 4, got 0"),
+        (({41: two}, X, X), ValueError, "between 2 and the number of rows of X = 40, got 41"),
+        (({40: [*two, X]}, X, X), TypeError, "must hold PartialMemorizers, got Tensor for N = 40"),
+        (({40: two}, X[:, :4], X[:, :4]), ValueError, "the means of models must have shape"),
+        (({40: two}, X, held_out[:, :4]), ValueError, "held_out must have"),
+        (({40: two}, X, held_out * math.nan), ValueError, "held_out must be finite"),
+        (({40: two[:1]}, X, X), ValueError, "the number of models of each size must be between 2"),
+        (({40: two[::-1]}, X, X), ValueError, "must rise in equal steps, got [1.0, 0.5]"),
+        (({40: [*two, two[1]]}, X, X), ValueError, "must rise in equal steps"),
+        (({40: two, 20: two}, X, X), ValueError, "the same capacities M/N for every N, got"),
+        (({40: two}, X, X, lambda x: x[:, :8]), ValueError, "a square number of pixels for each"),
+        (({40: two}, X, X, lambda x: x[:-1]), ValueError, "a square number of pixels for each"),
+        (({4000: balls(wide, (2000, 4000), 0.1)}, wide, wide), ValueError, "at most 250000 pixels"),
+    ]
+
+
+def test_models_that_do_not_fit_are_refused(points):
+    for given, error, message in refused_models(points):
+        with pytest.raises(error, match=re.escape(message)):
+            EdgeOfMemorization(**given) if isinstance(given, dict) else EdgeOfMemorization(*given)
+    with pytest.raises(ValueError, match="each of counts must be between 1 and"):
+        train_memorizers(points[0], VP, [41])
