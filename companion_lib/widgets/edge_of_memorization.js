@@ -254,12 +254,12 @@ function render({ model, el }) {
     const notes = [];
     curves.forEach(({ size, color, ratios, edge }, i) => {
       const chosen = i === row;
-      place(lines[i], { d: plot.line(capacities, ratios), "stroke-width": 3, opacity: chosen ? 1 : 0.5 });
+      place(lines[i], { d: plot.line(capacities, ratios), "stroke-width": 3, opacity: chosen ? 1 : 0.6 });
       const y = plot.margin.top + 12 + 17 * i;
       const x = plot.margin.left + 10;
-      const note = `N = ${size}, ${Number.isFinite(edge) ? `half at ${pretty(edge, 2)}` : "no half"}`;
+      const note = `N = ${size}, ${Number.isFinite(edge) ? `half are copies at ${pretty(edge, 2)}` : "never half"}`;
       notes.push(
-        s("line", { x1: x, x2: x + 16, y1: y - 4, y2: y - 4, stroke: color, "stroke-width": 3, opacity: chosen ? 1 : 0.5 }),
+        s("line", { x1: x, x2: x + 16, y1: y - 4, y2: y - 4, stroke: color, "stroke-width": 3, opacity: chosen ? 1 : 0.6 }),
         s("text", { x: x + 22, y, class: chosen ? "strong halo" : "halo" }, note),
       );
     });
@@ -276,7 +276,7 @@ function render({ model, el }) {
 
   const everyLoss = curves.flatMap(({ loss, unseen }) => [...loss, ...unseen]);
   const [least, most] = [Math.min(...everyLoss), Math.max(...everyLoss)];
-  const room = 0.12 * (most - least);
+  const room = 0.2 * (most - least); // for the labels
 
   function drawLosses() {
     if (!chart.width) return;

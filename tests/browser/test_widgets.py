@@ -1065,7 +1065,7 @@ def test_a_widget_of_other_models_is_drawn_as_well(page, tmp_path):
     widget = EdgeOfMemorization(models, X, X + 0.1, size=20, capacity=0.25)
     mount(page, tmp_path, widget)
     assert_same_numbers(first(page), widget)
-    assert "N = 40, no half" in page.locator("svg.scrub").first.text_content()
+    assert "N = 40, never half" in page.locator("svg.scrub").first.text_content()
     page.get_by_role("radio", name="20").focus()
     page.keyboard.press("ArrowRight")
     put(page, first(page), "capacity", 0.75)
