@@ -420,7 +420,8 @@ def test_many_calls_put_the_samples_where_the_exact_map_does():
 
 def test_digits_are_memorized_at_the_edge_and_the_gap_opens_before():
     widget = EdgeOfMemorization()
-    for size in (50, 100, 200):
+    for size, several in zip((50, 100, 200), widget.data["models"], strict=True):
+        assert size / 2 < max(max(pair) for one in several for pair in one["nearest"]) < size
         widget.size, found = size, []
         for tenths in range(1, 11):
             widget.capacity = tenths / 10
@@ -465,6 +466,7 @@ def test_models_that_hold_training_points_copy_them(points):
 def test_losses_are_the_means_over_angles(points, process):
     """One ball at zero denoises linearly: its loss is an integral over the angle."""
     X, held_out = (part - 0.5 for part in points)
+    held_out = held_out * torch.linspace(0.1, 2, 40)[:, None]  # each has to meet all angles
     model = PartialMemorizer(torch.zeros(1, 9), process, 0.07).requires_grad_(False)
     several = [model, PartialMemorizer(torch.zeros(2, 9), process, 0.07).requires_grad_(False)]
     widget = EdgeOfMemorization({2: several}, X, held_out, capacity=0.5)
