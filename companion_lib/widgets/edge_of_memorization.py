@@ -36,8 +36,8 @@ from companion_lib.widgets.encoding import pack
 SIZES = (50, 100, 200)
 SHOWN = 12  # samples of each model on display
 DRAWN = 400  # samples of each model that its ratio counts
-NOISED = 6400  # at least half as many noised points measure a loss
-ROOM = 250_000  # bytes for images in the state
+NOISED = 3200  # at least as many noised points measure a loss
+ROOM = 200_000  # pixels in the state, a byte each
 
 
 class EdgeOfMemorization(Widget):
@@ -316,7 +316,7 @@ def _loss(model: PartialMemorizer, X: Tensor, seed: int) -> float:
     """Return the denoising loss on every point at many angles, the same for every model."""
     generator = torch.Generator().manual_seed(seed)
     # Times rise along the rows: repeated as a whole, each point meets all angles.
-    x = X.repeat(math.ceil(NOISED / 2 / len(X)), 1)
+    x = X.repeat(math.ceil(NOISED / len(X)), 1)
     t, noise = _noise(x, model.process, generator)
     return denoising_loss(model, model.process, x, t, noise).mean().item()
 

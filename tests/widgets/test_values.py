@@ -529,7 +529,7 @@ def refused_models(points):
         (({40: two, 20: two}, X, X), ValueError, "the same capacities M/N for every N, got"),
         (({40: two}, X, X, lambda x: x[:, :8]), ValueError, "a square number of pixels for each"),
         (({40: two}, X, X, lambda x: x[:-1]), ValueError, "a square number of pixels for each"),
-        (({4000: balls(wide, (2000, 4000), 0.1)}, wide, wide), ValueError, "at most 250000 pixels"),
+        (({4000: balls(wide, (2000, 4000), 0.1)}, wide, wide), ValueError, "at most 200000 pixels"),
     ]
 
 
