@@ -1,12 +1,13 @@
 """One function per data set, real or synthetic. Samples are rows, pixels are in [0, 1].
 
-Everything here works offline except ``mnist(full=True)``, which downloads once, checks the
-file against its SHA-256 and keeps it in a cache.
+Everything here works offline except ``mnist(full=True)`` and ``cifar10()``, which download once,
+check the file against its SHA-256 and keep it in a cache.
 """
 
 from __future__ import annotations
 
 import os
+import tarfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,11 @@ MNIST = (
     "mnist.npz",
     "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
     "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+)
+CIFAR10 = (
+    "cifar-10-binary.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
 
 
@@ -123,6 +129,49 @@ def mnist(n: int | None = None, full: bool = False) -> tuple[Tensor, Tensor]:
     LeCun, Bottou, Bengio and Haffner (1998).
     """
     pixels, labels = _mnist_full() if full else _mnist_small()
+    n = len(pixels) if n is None else check_count(n, "n", len(pixels), "number of images")
+    return pixels[:n].float() / 255, labels[:n].clone()
+
+
+@lru_cache(maxsize=1)
+def _cifar10() -> tuple[Tensor, Tensor]:
+    """The 50,000 training images and then 10,000 test images of CIFAR-10, as bytes."""
+    files = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    with tarfile.open(fetch(*CIFAR10)) as archive:
+        parts = [archive.extractfile(f"cifar-10-batches-bin/{name}").read() for name in files]
+    # An image is a byte for its class, then its red, its green and its blue pixels, row by row.
+    records = torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8).view(-1, 3073)
+    return records[:, 1:].unflatten(1, (3, 32, 32)), records[:, 0].long()
+
+
+def cifar10(n: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return small color photos of ten kinds of things, 32 x 32.
+
+    Downloads 170 MB once.
+
+    Parameters
+    ----------
+    n : int, optional
+        Only the first ``n``. The 50,000 training images come first, then 10,000 for tests.
+
+    Returns
+    -------
+    images : Tensor, (n, 3, 32, 32), float32 in [0, 1]
+    labels : Tensor, (n,), int64
+        Airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
+
+    Raises
+    ------
+    ValueError
+        If there are not ``n`` images.
+    DownloadError
+        If the file can be neither found nor downloaded.
+
+    References
+    ----------
+    Krizhevsky (2009), "Learning Multiple Layers of Features from Tiny Images".
+    """
+    pixels, labels = _cifar10()
     n = len(pixels) if n is None else check_count(n, "n", len(pixels), "number of images")
     return pixels[:n].float() / 255, labels[:n].clone()
 

@@ -3,6 +3,7 @@ import hashlib
 import http.server
 import io
 import socket
+import tarfile
 import threading
 from contextlib import contextmanager
 
@@ -201,8 +202,50 @@ def test_full_mnist_without_network_says_so(cache, monkeypatch):
         data.mnist(full=True)
 
 
-def test_the_checksum_of_mnist_is_a_sha256():
-    name, url, sha256 = data.MNIST
+@pytest.fixture
+def tiny_cifar(cache, monkeypatch):
+    """An archive of the form of CIFAR-10's, with one image in each of its six files."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for i, name in enumerate([*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]):
+            red, green, blue = (np.full(1024, 51 * value, np.uint8) for value in (i, 5 - i, 1))
+            green[1] = 255  # the second pixel of the first row
+            content = bytes([9 - i]) + b"".join(map(bytes, (red, green, blue)))
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    sha256 = hashlib.sha256(file.getvalue()).hexdigest()
+    with serve(lambda handler: whole(handler, file.getvalue())) as (url, _):
+        monkeypatch.setattr(data, "CIFAR10", ("cifar-10-binary.tar.gz", url, sha256))
+        data._cifar10.cache_clear()
+        yield
+    data._cifar10.cache_clear()
+
+
+def test_cifar_is_downloaded_with_colors_and_rows_in_place(tiny_cifar):
+    images, labels = data.cifar10()
+    assert images.shape == (6, 3, 32, 32) and images.dtype == torch.float32
+    assert labels.tolist() == [9, 8, 7, 6, 5, 4] and labels.dtype == torch.int64
+    assert images[:, 0, 5, 5].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert images[:, 1, 5, 5].tolist() == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0])
+    assert images[0, :, 0, 1].tolist() == pytest.approx([0, 1, 0.2])
+    assert len(data.cifar10(2)[0]) == 2
+    with pytest.raises(ValueError, match="n must be between 1 and number of images = 6, got 7"):
+        data.cifar10(7)
+
+
+def test_cifar_without_network_says_so(cache, monkeypatch):
+    monkeypatch.setattr(
+        data, "CIFAR10", ("cifar.tar.gz", "http://127.0.0.1:9/cifar.tar.gz", SHA256)
+    )
+    data._cifar10.cache_clear()
+    with pytest.raises(DownloadError, match="COMPANION_SCALE=small"):
+        data.cifar10()
+
+
+@pytest.mark.parametrize("file", [data.MNIST, data.CIFAR10], ids=["mnist", "cifar10"])
+def test_the_checksum_is_a_sha256(file):
+    name, url, sha256 = file
     assert url.startswith("https://") and url.endswith(name)
     assert len(sha256) == 64 and int(sha256, 16)
 
