@@ -7,6 +7,7 @@ from companion_lib.widgets.edge_of_memorization import EdgeOfMemorization
 from companion_lib.widgets.ista_unrolled import ISTAUnrolled
 from companion_lib.widgets.rank_against_epsilon import RankAgainstEpsilon
 from companion_lib.widgets.rank_and_noise import RankAndNoise
+from companion_lib.widgets.rate_meter import RateMeter
 from companion_lib.widgets.rotate_and_watch import RotateAndWatch
 from companion_lib.widgets.sampler_race import SamplerRace
 from companion_lib.widgets.training_recorder import TrainingRecorder, Trajectory
@@ -20,6 +21,7 @@ __all__ = [
     "ISTAUnrolled",
     "RankAgainstEpsilon",
     "RankAndNoise",
+    "RateMeter",
     "RotateAndWatch",
     "SamplerRace",
     "TrainingRecorder",

@@ -16,6 +16,7 @@ from companion_lib.widgets import (
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
+    RateMeter,
     RotateAndWatch,
     SamplerRace,
     WatchMCR2,
@@ -93,6 +94,14 @@ SETTINGS = {
         {"eps": 5, "k": 10},
         {"k": 4, "d": 4},
         {"eps": 0.25 * 20**0.5, "d": 23, "k": 7},
+    ],
+    RateMeter: [
+        {},
+        {"snr": 0.1},
+        {"snr": 1e4, "size": 4096},
+        {"snr": 0.1 * 1e5**0.7, "new": True},
+        {"snr": 1e4, "size": 16, "new": True},
+        {"snr": 0.1 * 1e5**0.3, "size": 1024, "new": True},
     ],
     SamplerRace: [
         {},
@@ -435,17 +444,20 @@ def test_fits_its_page_and_shows_pictures(new_page, tmp_path, widget, width, the
           return new Set(new Uint32Array(data.buffer)).size;
         })"""
     )
-    assert max(colors) > 20
+    if not isinstance(widget, RateMeter):  # it is drawn in SVG only
+        assert max(colors) > 20
     assert page.errors == []
 
 
 def test_follows_the_page_from_light_to_dark(page, tmp_path, widget):
     mount(page, tmp_path, widget)
-    picture = "(canvas) => canvas.toDataURL()"
-    light = page.locator("canvas").last.evaluate(picture)
+    kind, picture = "canvas", "(canvas) => canvas.toDataURL()"
+    if isinstance(widget, RateMeter):  # SVG only, which follows the style sheet
+        kind, picture = "svg text", "(text) => getComputedStyle(text).fill"
+    light = page.locator(kind).last.evaluate(picture)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     page.evaluate(FRAME)
-    dark = page.locator("canvas").last.evaluate(picture)
+    dark = page.locator(kind).last.evaluate(picture)
     if isinstance(widget, ISTAUnrolled):  # its picture is drawn in the shared colors, on no ground
         assert light == dark
     else:
@@ -1072,3 +1084,25 @@ def test_a_widget_of_other_models_is_drawn_as_well(page, tmp_path):
     widget.size, widget.capacity = 40, 0.75
     assert_same_numbers(first(page), widget)
     assert page.errors == []
+
+
+def test_scrubbing_the_prices_sets_the_precision(page, tmp_path):
+    widget = RateMeter(size=64)
+    mount(page, tmp_path, widget)
+    for plot in (0, 1):
+        left, width, height = track(page, page.locator("svg.scrub").nth(plot))
+        pull(page, (left + 5, height), (0.3 + 0.3 * plot) * width - 5, 0)
+        widget.snr = shown(first(page))["snr"]
+        assert widget.snr == pytest.approx(0.1 * 1e5 ** (0.3 + 0.3 * plot), rel=0.05)
+        assert_same_numbers(first(page), widget)
+
+
+def test_the_meter_names_the_cheapest_code(page, tmp_path):
+    mount(page, tmp_path, RateMeter(snr=1e3, size=256))
+    verdict = page.locator("p.verdict")
+    assert verdict.get_attribute("data-state") == "memory"
+    put(page, first(page), "new", True)
+    assert verdict.get_attribute("data-state") == "planes"
+    assert "worst code for a new sample" in verdict.inner_text()
+    put(page, first(page), "snr", 0.1)
+    assert verdict.get_attribute("data-state") == "three"

@@ -21,6 +21,7 @@ from companion_lib.widgets import (
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
+    RateMeter,
     RotateAndWatch,
     SamplerRace,
     WatchMCR2,
@@ -35,6 +36,7 @@ WIDGETS = [
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
+    RateMeter,
     RotateAndWatch,
     SamplerRace,
     WatchMCR2,
@@ -149,6 +151,7 @@ def test_repr_is_short_and_stable():
         "ClusterByCost(eps=0.001, merges=355, overhead=True)"
     )
     assert repr(WatchMCR2(snapshot=4)) == "WatchMCR2(collapse=False, snapshot=4)"
+    assert repr(RateMeter(new=True)) == "RateMeter(new=True, size=256, snr=100.0)"
     assert repr(RankAndNoise(rank=5)) == "RankAndNoise(noise=0.5, rank=5, shrink=False)"
 
 
@@ -295,6 +298,9 @@ def test_a_process_takes_an_unknown_grid_back_to_uniform():
         (lambda: EdgeOfMemorization(capacity=0), "capacity must be between 0.1 and 1.0, got 0"),
         (lambda: RankAgainstEpsilon(eps=6), "eps must be between 0.25 and 5.0, got 6"),
         (lambda: RankAgainstEpsilon(k=9, d=8), "k must be at most d, got k = 9 and d = 8"),
+        (lambda: RateMeter(snr=2e4), "snr must be between 0.1 and 10000.0, got 20000.0"),
+        (lambda: RateMeter(size=100), "expected any of [16, 64, 256, 1024, 4096]"),
+        (lambda: RateMeter(new="yes"), "a boolean"),
         (lambda: SamplerRace(steps_a=65), "steps_a must be between 1 and 64, got 65"),
         (lambda: SamplerRace(order_b=3), "order_b must be between 1 and 2, got 3"),
         (lambda: SamplerRace(process_a="DDPM"), "expected any of ['VE', 'VP', 'FM']"),

@@ -15,6 +15,7 @@ from companion_lib.denoising import (
     PartialMemorizer,
     VarianceExploding,
     VariancePreserving,
+    subspace_mixture,
     uniform_angles,
 )
 from companion_lib.widgets import (
@@ -25,6 +26,7 @@ from companion_lib.widgets import (
     ISTAUnrolled,
     RankAgainstEpsilon,
     RankAndNoise,
+    RateMeter,
     RotateAndWatch,
     SamplerRace,
     WatchMCR2,
@@ -539,3 +541,50 @@ def test_models_that_do_not_fit_are_refused(points):
             EdgeOfMemorization(**given) if isinstance(given, dict) else EdgeOfMemorization(*given)
     with pytest.raises(ValueError, match="each of counts must be between 1 and"):
         train_memorizers(points[0], VP, [41])
+
+
+def test_prices_of_a_gaussian_and_of_planes_are_those_of_the_formulas():
+    """½ log2 det(I + s Σ); which plane, but for doubt, and half a bit a dimension and doubling."""
+    widget = RateMeter()
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.linalg.qr(torch.randn(6, 8, 2, dtype=torch.float64, generator=generator)).Q
+    samples = planes.permute(0, 2, 1).reshape(12, 8) * 2**0.5  # of the same second moments
+    law = subspace_mixture(planes)
+    x = law.sample(20_000, torch.Generator().manual_seed(1))
+    noise = torch.randn(x.shape, dtype=x.dtype, generator=generator)
+    for snr in (0.1, 3.0, 77.0, 1e4):
+        widget.snr = snr
+        numbers = widget.values()
+        rate = coding_rate(samples, (8 / snr) ** 0.5).item() / math.log(2)
+        assert numbers["gaussian"] == pytest.approx(rate, rel=0.005)
+        weights = law.posterior(x + noise / snr**0.5, 1.0, snr**-0.5)
+        doubt = torch.special.entr(weights).sum(1).mean().item() / math.log(2)
+        exact = math.log2(6) - doubt + math.log2(1 + snr)
+        assert numbers["planes"] == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [16, 64, 256, 1024, 4096])
+def test_a_memory_pays_the_logarithm_of_its_size_and_new_samples_pay_more_and_more(size):
+    widget = RateMeter(snr=1e4, size=size)
+    assert widget.values()["memory"] == pytest.approx(math.log2(size), abs=0.5)
+    fresh = RateMeter(snr=1e4, size=size, new=True).values()
+    assert fresh["memory"] > 2 * fresh["gaussian"]
+    assert 0.3 < fresh["crossing"] < 1e4
+    assert size / 6 < fresh["turn"] < 2.5 * size / 6
+    for new in (False, True):  # coarse noise: nobody can tell a memory from the law
+        widget.snr, widget.new = 0.3, new
+        numbers = widget.values()
+        assert numbers["memory"] == pytest.approx(numbers["planes"], abs=0.08)
+
+
+def test_crossings_are_where_prices_are_equal():
+    for size in (16, 1024):
+        widget = RateMeter(size=size, new=True)
+        numbers = widget.values()
+        widget.snr = numbers["turn"]
+        assert widget.values()["planes"] == pytest.approx(math.log2(size), rel=1e-6)
+        widget.snr = numbers["crossing"]
+        at = widget.values()
+        assert at["memory"] == pytest.approx(at["gaussian"] + 0.1, rel=1e-6)
+        widget.snr *= 1.5
+        assert widget.values()["memory"] > 1.1 * widget.values()["gaussian"]
