@@ -186,9 +186,10 @@ function render({ model, el }) {
     place(level, { x1: prices.x(domainX[0]), x2: prices.x(domainX[1]), y1: y, y2: y });
     place(levelText, { x: prices.x(domainX[0]) + 6, y: y - 5 });
     levelText.textContent = `log₂ ${size.toLocaleString("en-US")} = ${Math.log2(size)} bits`;
-    const seen = view.get("new") && place10.crossing < domainX[1] ? "visible" : "hidden";
+    const height = at(bits.gaussian, place10.crossing) + even;
+    const seen = view.get("new") && height < MOST_BITS ? "visible" : "hidden";
     place(turn, { d: diamond(place10.turn, Math.log2(size)) });
-    place(crossing, { d: diamond(place10.crossing, at(bits.gaussian, place10.crossing) + even), visibility: seen });
+    place(crossing, { d: diamond(place10.crossing, height), visibility: seen });
   }
 
   function diamond(x, y) {

@@ -1106,3 +1106,7 @@ def test_the_meter_names_the_cheapest_code(page, tmp_path):
     assert "worst code for a new sample" in verdict.inner_text()
     put(page, first(page), "snr", 0.1)
     assert verdict.get_attribute("data-state") == "three"
+    crossing = page.locator(".rate-mark").last
+    assert crossing.get_attribute("visibility") == "visible"
+    put(page, first(page), "size", 4096)  # now it is above the picture
+    assert crossing.get_attribute("visibility") == "hidden"
