@@ -186,8 +186,8 @@ class DenoisingUNet(PreconditionedDenoiser):
 
     Notes
     -----
-    With ``widths=(32, 64)`` and gray images it has 0.3 million weights. Images may have any height and width that
-    ``patch * 2^(levels - 1)`` divides. Book: section ``unet-denoising``.
+    With ``widths=(32, 64)`` and gray images it has 0.3 million weights. Images may have any height
+    and width that ``patch * 2^(levels - 1)`` divides. Book: section ``unet-denoising``.
     """
 
     def __init__(
