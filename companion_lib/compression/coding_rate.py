@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from companion_lib.compression.labelled_loss import labelled_loss
+from companion_lib.compression.labelled_loss import labelled_loss, places_in_batch
 from companion_lib.kernels import class_gram, log_det_gram
 from companion_lib.kernels.class_gram import check_device, check_labels, is_hard
 from companion_lib.kernels.dispatch import pick
@@ -189,7 +189,7 @@ def _rates(
     largest = int(counts.max()) if hard else len(Z)
     grams = None
     if hard and 20 * largest <= 19 * Z.shape[1]:  # measured: beyond, features cost less
-        rates = log_det_of_size(_padded(Z, classes, counts, largest), scales, size)
+        rates = log_det_of_size(_padded(Z, classes, counts), scales, size)
     else:
         grams = class_gram(Z, classes, len(counts) if hard else None)
         rates = (
@@ -221,15 +221,12 @@ def _drowned(Z: Tensor, classes: Tensor, grams: Tensor, scales: Tensor) -> Tenso
     return torch.stack(list(map(log_det_of_rows, grams, scales, rows)))
 
 
-def _padded(Z: Tensor, labels: Tensor, counts: Tensor, largest: int) -> Tensor:
+def _padded(Z: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Return the classes as one batch (k, largest, d), with zero rows below the shorter ones."""
-    order = torch.argsort(labels, stable=True)
-    sorted_labels = labels[order]
-    first = counts.cumsum(0) - counts
-    place = torch.empty_like(labels)
-    rank = torch.arange(len(Z), device=Z.device) - first[sorted_labels]
-    place[order] = sorted_labels * largest + rank
-    return _Scatter.apply(Z, place, len(counts) * largest).unflatten(0, (len(counts), largest))
+    sizes = counts.tolist()
+    place = places_in_batch(labels, torch.argsort(labels, stable=True), sizes)
+    shape = len(sizes), max(sizes)
+    return _Scatter.apply(Z, place, math.prod(shape)).unflatten(0, shape)
 
 
 class _Scatter(torch.autograd.Function):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from companion_lib.kernels.autocast import without_autocast
-from companion_lib.kernels.class_gram import segments
+from companion_lib.kernels.class_gram import inverse_permutation, segments
 from companion_lib.kernels.gram import gram
 from companion_lib.kernels.inverse_root import invert_
 from companion_lib.kernels.log_det_gram import CHOLESKY
@@ -63,7 +64,7 @@ class _ByFeatures(torch.autograd.Function):
             X, place = _padded(Z, labels, order, counts)
             pieces = (X,)
         else:
-            pieces, place = Z.index_select(0, order).split(counts), _inverse_permutation(order)
+            pieces, place = Z.index_select(0, order).split(counts), inverse_permutation(order)
         grams = Z.new_empty(len(counts) + 1, Z.shape[1], Z.shape[1])
         for piece, target in zip(pieces, _parts(grams, pieces), strict=True):
             torch.matmul(piece.mT, piece, out=target)
@@ -118,12 +119,20 @@ class _BySamples(torch.autograd.Function):
 
 def _padded(Z: Tensor, labels: Tensor, order: Tensor, counts: list[int]) -> tuple[Tensor, Tensor]:
     """Return the classes in a batch, with rows of zeros that log det does not see, and places."""
-    k, largest = len(counts), max(counts)
-    starts = torch.tensor([0, *counts[:-1]], device=Z.device).cumsum(0)
-    shifts = torch.arange(k, device=Z.device) * largest - starts
-    place = _inverse_permutation(order) + shifts[labels]
-    X = Z.new_zeros(k * largest, Z.shape[1]).index_copy_(0, place, Z)
-    return X.unflatten(0, (k, largest)), place
+    shape = len(counts), max(counts)
+    place = places_in_batch(labels, order, counts)
+    X = Z.new_zeros(math.prod(shape), Z.shape[1]).index_copy_(0, place, Z)
+    return X.unflatten(0, shape), place
+
+
+def places_in_batch(labels: Tensor, order: Tensor, counts: list[int]) -> Tensor:
+    """Return where each sample goes if every class is padded to the size of the largest.
+
+    ``order`` sorts the samples by class, ``counts`` are the sizes of the classes.
+    """
+    starts = torch.tensor([0, *counts[:-1]], device=labels.device).cumsum(0)
+    first = torch.arange(len(counts), device=labels.device) * max(counts)
+    return inverse_permutation(order) + (first - starts)[labels]
 
 
 def _parts(stack: Tensor, pieces: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -145,12 +154,6 @@ def _log_dets_and_slopes(S: Tensor, a: Tensor, weights: Tensor) -> tuple[Tensor,
 
 def _differentiable(loss: Callable[[Tensor], Tensor], Z: Tensor, grad: Tensor) -> Tensor:
     return torch.autograd.grad(loss(Z), Z, grad, create_graph=True)[0]
-
-
-def _inverse_permutation(order: Tensor) -> Tensor:
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    return back
 
 
 def _is_tall(Z: Tensor) -> bool:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from companion_lib.data import random_orthogonal
 from companion_lib.exercises.ch03_mistakes import need_value
-from companion_lib.exercises.ch04_measures import Work
 from companion_lib.exercises.grading import (
     as_tensor,
     ask_number,
@@ -21,6 +20,7 @@ from companion_lib.exercises.grading import (
     need_equal,
     normal,
 )
+from companion_lib.exercises.work import Work
 
 
 def _joint_laws() -> Iterator[tuple[str, Tensor, Tensor]]:

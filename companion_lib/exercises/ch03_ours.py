@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from companion_lib.exercises.ch03_mistakes import need_value
-from companion_lib.exercises.ch04_measures import Work
 from companion_lib.exercises.grading import ask_number, exercise, generator, need, normal
+from companion_lib.exercises.work import Work
 
 # Eigenvalues, t and s: one and many, a tiny step, all the way to s = 0, a zero eigenvalue.
 _GAUSSIANS = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from companion_lib.data import random_orthogonal
-from companion_lib.exercises.ch04_measures import Work, need_rate
+from companion_lib.exercises.ch04_measures import need_rate
 from companion_lib.exercises.grading import (
     as_number,
     ask_number,
@@ -22,6 +22,7 @@ from companion_lib.exercises.grading import (
     normal,
     second_derivative,
 )
+from companion_lib.exercises.work import Work
 
 
 def _symmetric(d: int, rng: torch.Generator) -> Tensor:

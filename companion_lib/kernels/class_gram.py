@@ -113,6 +113,13 @@ def segments(labels: Tensor, k: int) -> tuple[Tensor, list[int]]:
     return torch.argsort(labels, stable=True), torch.bincount(labels, minlength=k).tolist()
 
 
+def inverse_permutation(order: Tensor) -> Tensor:
+    """Return where each row came to lie in ``Z[order]``."""
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return back
+
+
 def grams_of_segments(Z: Tensor, order: Tensor, counts: list[int]) -> Tensor:
     """Return the Gram matrix of each segment of the rows ``Z[order]``."""
     return _HardGram.apply(_Sorted.apply(Z, order), counts)
@@ -134,9 +141,7 @@ class _Sorted(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         (order,) = ctx.saved_tensors
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        return grad.index_select(0, back), None
+        return grad.index_select(0, inverse_permutation(order)), None
 
 
 class _HardGram(torch.autograd.Function):

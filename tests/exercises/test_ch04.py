@@ -8,7 +8,7 @@ import torch
 
 from companion_lib import data, exercises
 from companion_lib.exercises import ch04_ours, ch04_rate_distortion
-from companion_lib.exercises.ch04_measures import Work
+from companion_lib.exercises.work import Work
 
 NAMES = [name for name in exercises.names() if name.startswith("4.")]
 
