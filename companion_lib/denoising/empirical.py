@@ -11,7 +11,6 @@ from companion_lib.denoising.gaussian_mixture import check_level
 from companion_lib.kernels import softmax_mean
 from companion_lib.validation import check_like, check_tensor, working
 
-ROWS = 4096  # samples at a time, where all squares at once would double the memory
 FAR = 100.0  # squared mean over variance, from which on rounding is worth a centered copy
 
 
@@ -95,4 +94,4 @@ def empirical_denoiser(X: Tensor, process) -> Callable[[Tensor, float | Tensor],
 
 def _squares(keys: Tensor) -> Tensor:
     """Return the squared length of every sample, without a copy of them all."""
-    return torch.cat([block.square().sum(1) for block in keys.split(ROWS)])
+    return torch.linalg.vector_norm(keys, dim=1).square()

@@ -102,8 +102,9 @@ class Process:
         """
         check_tensor(x, "x", finite=False)
         check_like(noise, "noise", tuple(x.shape), x)
-        alpha, sigma = (per_row(value, x) for value in (self.alpha(t), self.sigma(t)))
-        return (alpha * working(x) + sigma * working(noise)).to(x.dtype)
+        wide = working(x)
+        alpha, sigma = (per_row(value, wide) for value in (self.alpha(t), self.sigma(t)))
+        return (alpha * wide + sigma * working(noise)).to(x.dtype)
 
     def _alpha(self, t: Tensor) -> Tensor:
         raise NotImplementedError

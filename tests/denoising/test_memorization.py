@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from companion_lib.data import random_orthogonal
+from companion_lib.denoising import memorization
 from companion_lib.denoising.memorization import (
     PartialMemorizer,
     memorization_ratio,
@@ -104,8 +105,26 @@ def test_half_precision_is_computed_in_float32():
     assert torch.equal(indices, exact[0]) and torch.equal(distances, exact[1])
 
 
-def test_no_more_than_four_million_distances_at_a_time(largest_tensor):
-    samples, X = randn(9000, 2), randn(1000, 2, seed=1)
+def test_two_neighbors_at_nearly_the_same_distance_come_in_order():
+    """Their squared lengths are rounded to fours, and half the squared distances are below one."""
+    X = torch.tensor([[1e4], [1e4 + 1], [-2e4]])
+    samples = 1e4 + torch.linspace(0, 1, 50)[:, None]
+    indices, distances = nearest_two(samples, X)
+    assert torch.equal(distances, (samples - X[indices, 0]).abs())
+    assert (distances[:, 0] <= distances[:, 1]).all()
+
+
+def test_a_training_set_larger_than_a_block_takes_one_sample_at_a_time(monkeypatch):
+    samples, X = randn(9, 3), randn(20, 3, seed=1)
+    expected = nearest_two(samples, X)
+    monkeypatch.setattr(memorization, "NUMBERS", 19)
+    assert all(map(torch.allclose, nearest_two(samples, X), expected))
+
+
+@pytest.mark.parametrize("n, N, d", [(9000, 1000, 2), (2000, 2, 1500)])
+def test_no_more_than_four_million_numbers_at_a_time(largest_tensor, n, N, d):
+    """Of distances, or of differences to the two nearest."""
+    samples, X = randn(n, d), randn(N, d, seed=1)
     with largest_tensor:
         memorization_ratio(samples, X)
     assert 2**21 < largest_tensor.entries <= 2**22

@@ -116,6 +116,78 @@ def test_the_perceptron_is_the_one_of_numpy():
     assert np.allclose(model(x_t, t).detach().numpy(), expected, atol=1e-12)
 
 
+def standardized(x):
+    """Zero mean and unit variance over each of eight groups of channels."""
+    groups = x.unflatten(1, (8, -1)).flatten(2)
+    mean, variance = groups.mean(2, keepdim=True), groups.var(2, keepdim=True, correction=0)
+    return ((groups - mean) / (variance + 1e-5).sqrt()).view_as(x)
+
+
+def test_the_u_net_is_the_one_of_its_equations():
+    """With weights from its ``state_dict`` by name, and nothing else of its modules."""
+    model = perturbed(unet(VarianceExploding(), widths=(8, 16)).double())
+    weights = model.state_dict()
+
+    def convolve(x, name):
+        w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return torch.nn.functional.conv2d(x, w, b, padding=w.shape[-1] // 2)
+
+    def norm(x, name):
+        w, b = (weights[f"{name}.{kind}"][:, None, None] for kind in ("weight", "bias"))
+        return w * standardized(x) + b
+
+    def swish(x):
+        return x / (1 + torch.exp(-x))
+
+    def linear(x, name):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def block(x, name):
+        h = convolve(swish(norm(x, f"{name}.norms.0")), f"{name}.first")
+        scale, shift = linear(context, f"{name}.modulation")[:, :, None, None].chunk(2, dim=1)
+        h = norm(h, f"{name}.norms.1") * (1 + scale) + shift
+        skipped = convolve(x, f"{name}.skip") if f"{name}.skip.weight" in weights else x
+        return skipped + convolve(swish(h), f"{name}.last")
+
+    x_t, t = randn(2, 1, 8, 12), torch.tensor([0.3, 2.0]).double()
+    c_skip, c_out, c_in = (c.view(2, 1, 1, 1) for c in preconditioning(torch.ones(2), t))
+    context = swish(linear(noise_features(-2 * t.log()), "context.0"))
+    h = (c_in * x_t).view(2, 4, 2, 6, 2).permute(0, 2, 4, 1, 3).flatten(1, 2)  # patches of 2 x 2
+    fine = block(convolve(h, "stem"), "down.0")
+    coarse = block(fine.unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean((3, 5)), "down.1")
+    h = block(coarse, "middle")
+    q, k, v = convolve(norm(h, "attention.norm"), "attention.query_key_value").chunk(3, dim=1)
+    places = (torch.einsum("ncij,nckl->nijkl", q, k) / 4).flatten(3).softmax(3)
+    h = h + convolve(torch.einsum("nijp,ncp->ncij", places, v.flatten(2)), "attention.last")
+    h = block(torch.cat([h, coarse], dim=1), "up.1")
+    h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    h = block(torch.cat([h, fine], dim=1), "up.0")
+    h = convolve(swish(norm(h, "norm")), "head")
+    estimate = h.view(2, 1, 2, 2, 4, 6).permute(0, 1, 4, 2, 5, 3).reshape(2, 1, 8, 12)
+    assert torch.allclose(model(x_t, t), c_skip * x_t + c_out * estimate, atol=1e-10)
+
+
+def test_before_training_what_is_added_to_an_input_is_nothing():
+    model, context = unet(widths=(8, 16)), randn(2, 32, dtype=torch.float32)
+    x = randn(2, 16, 4, 4, dtype=torch.float32)
+    assert torch.equal(model.middle(x, context), x)
+    assert torch.equal(model.attention(x), x)
+    for block in (*model.down, *model.up):
+        x = randn(2, block.first.in_channels, 4, 4, dtype=torch.float32)
+        assert torch.equal(block(x, context), block.skip(x))
+
+
+def test_features_are_waves_of_lengths_from_2_to_120():
+    log_snr = torch.tensor([1e-3, 7.0]).double()
+    sines, cosines = noise_features(log_snr).chunk(2, dim=1)
+    frequencies = torch.atan2(sines[0], cosines[0]) / 1e-3
+    assert torch.allclose(sines[1], (7 * frequencies).sin(), atol=1e-9)
+    assert torch.allclose(cosines[1], (7 * frequencies).cos(), atol=1e-9)
+    lengths = 2 * math.pi / frequencies
+    assert lengths[[0, -1]].tolist() == pytest.approx([120, 2], rel=0.01)
+    assert torch.allclose(lengths.log().diff(), lengths.log().diff().mean(), rtol=1e-5)
+
+
 def test_features_tell_noise_levels_apart():
     features = noise_features(torch.linspace(-14, 14, 281).double())
     assert features.shape == (281, 32)

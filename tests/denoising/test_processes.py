@@ -138,6 +138,12 @@ def test_time_inverts_the_log_snr_up_to_the_ends(process, dtype):
     assert (back <= process.t_max).all()
 
 
+def test_the_noisy_end_is_reached_for_any_range():
+    for t_max in torch.linspace(0.1, 100, 400).tolist():
+        process = VarianceExploding(t_max)
+        assert process.sigma(process.time(process.log_snr(t_max))) == pytest.approx(t_max)
+
+
 @processes
 def test_noise_rises_away_from_the_data(process):
     t = torch.linspace(process.t_data, process.t_noise, 101).double()
@@ -162,7 +168,7 @@ def test_digits_near_the_noisy_end():
     """1 - t² is 2 (1 - t) there, which the plain formula has only eight digits of."""
     t = 1 - 1e-8
     exact = 1 - Fraction(t) ** 2
-    assert VP.alpha(t) == pytest.approx(math.sqrt(exact), rel=1e-15)
+    assert VP.alpha(t) == pytest.approx(math.sqrt(exact), rel=1e-15, abs=0)
 
 
 # Noising
@@ -191,6 +197,8 @@ def test_noised_samples_keep_their_dtype(dtype, t):
     expected = math.sqrt(0.91) * x.double() + 0.3 * noise.double()
     assert noised.dtype == dtype
     assert torch.allclose(noised.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    if dtype.itemsize == 2:  # computed in float32
+        assert torch.equal(noised, VP.add_noise(x.float(), t, noise.float()).to(dtype))
 
 
 def test_square_batches_are_scaled_by_row():
@@ -273,6 +281,15 @@ def test_mean_noise_completes_the_sample(process):
     assert torch.allclose(process.add_noise(clean, t, noise), x_t, rtol=1e-13)
     score = score_of(gaussian(process), process)(x_t, t)
     assert torch.allclose(score, -noise / process.sigma(t)[:, None], rtol=1e-13)
+
+
+@pytest.mark.parametrize("sigma", [1e-5, 1e-8])
+def test_score_with_hardly_any_noise(sigma):
+    """Rounding of the sample, divided by σ², is all that is lost."""
+    x_t = randn(5, 3)
+    score = score_of(gaussian(VE), VE)(x_t, sigma)
+    expected = -(x_t - MEAN) / (VARIANCE + sigma**2)
+    assert torch.allclose(score, expected, rtol=0, atol=1e-15 / sigma**2)
 
 
 @pytest.mark.parametrize("transform", [score_of, noise_of])
@@ -367,6 +384,7 @@ CALLS = {
         (-0.1, ValueError, r"t must be in \[0, 1\], got -0.1"),
         (NAN, ValueError, r"t must be in \[0, 1\], got nan"),
         (torch.tensor([0.5, 1.5]), ValueError, r"t must be in \[0, 1\], got 0.5 to 1.5"),
+        (torch.tensor([1.5]), ValueError, r"t must be in \[0, 1\], got 1.5$"),
         (torch.tensor(NAN), ValueError, r"t must be in \[0, 1\], got nan"),
         (torch.tensor([1, 0]), TypeError, "t must hold floating-point numbers"),
         ([0.5, 0.5], TypeError, "t must be a number or a torch.Tensor, got list"),
@@ -390,6 +408,8 @@ def test_times_must_fit_the_rows(shape):
 def test_bad_log_snr():
     with pytest.raises(ValueError, match=r"log_snr must be in \[-3.21888, inf\], got -4"):
         VarianceExploding(5.0).time(-4.0)
+    with pytest.raises(ValueError, match="log_snr must be in"):  # beyond what rounding explains
+        VarianceExploding(5.0).time(-2 * math.log(5) - 1e-11)
     with pytest.raises(ValueError, match=r"log_snr must be in \[-inf, inf\], got nan"):
         VP.time(NAN)
     with pytest.raises(TypeError, match=r"log_snr must be a number .* got list"):
