@@ -1,0 +1,1 @@
+"""Chapter 5: networks whose layers are steps of an optimization."""
