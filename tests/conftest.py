@@ -1,8 +1,10 @@
-"""What all tests share: the repository's files, one clean build of the site, a look at memory."""
+"""What all tests share: the repository's files, one clean build of the site, looks at memory."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -67,3 +69,29 @@ class LargestTensor(TorchDispatchMode):
 def largest_tensor() -> LargestTensor:
     """Watch for the largest tensor: ``with largest_tensor:``, then ``largest_tensor.entries``."""
     return LargestTensor()
+
+
+# VmHWM is the peak of this process alone. ``ru_maxrss`` of a child starts at its parent's peak, and
+# would hide whatever stays below that of the tests.
+PEAK = """
+import pathlib, re
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1024
+"""
+
+
+@pytest.fixture
+def growth_of_peak(root) -> Callable[[str, str], float]:
+    """Return the MB by which a fresh process's peak of memory grows in the second piece of code."""
+    if sys.platform != "linux":
+        pytest.skip("reads the peak from /proc")
+
+    def measure(before: str, measured: str) -> float:
+        code = f"{PEAK}{before}\nbefore = peak()\n{measured}\nprint(peak() - before)"
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return float(result.stdout)
+
+    return measure

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -222,34 +220,19 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert torch.equal(denoised, empirical_denoiser(X.float(), Flow())(x.float(), 0.3).to(dtype))
 
 
-SIXTY_THOUSAND = """
-import pathlib, re, torch
+def test_sixty_thousand_images_take_little_memory(growth_of_peak):
+    """In MB, making the denoiser included; the images are 188."""
+    process = """
+import torch
 from companion_lib.denoising.empirical import empirical_denoiser
 class Process:
     alpha = staticmethod(lambda t: 1 - t)
     sigma = staticmethod(lambda t: t)
-def peak():
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1024
 X = torch.rand(60_000, 784)
 noisy = torch.randn(256, 784)
 empirical_denoiser(X[:300], Process)(noisy, 0.5)
-before = peak()
-empirical_denoiser(X, Process)(noisy, 0.5)
-print(peak() - before)
 """
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
-def test_sixty_thousand_images_take_little_memory(root):
-    """The process's own peak, in MB, making the denoiser included; the images are 188.
-
-    ``resource`` would start from the peak of the tests' process, and hide what is below that.
-    """
-    command = [sys.executable, "-c", SIXTY_THOUSAND]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 60
+    assert growth_of_peak(process, "empirical_denoiser(X, Process)(noisy, 0.5)") < 60
 
 
 # Bad input

@@ -1,7 +1,6 @@
 """Softmax means: scipy, the formula, limits, gradients, memory, precision, bad input."""
 
 import math
-import subprocess
 import sys
 
 import pytest
@@ -297,28 +296,16 @@ def test_the_logits_are_never_there(largest_tensor, d, differentiate):
     assert largest_tensor.entries < m * n / 10
 
 
-SIXTY_THOUSAND = """
-import pathlib, re, torch
+def test_sixty_thousand_images_take_little_memory(growth_of_peak):
+    """In MB; all the logits would be 61, the images are 188."""
+    inputs = """
+import torch
 from companion_lib.kernels import softmax_mean
-def peak():  # of this process alone: ru_maxrss of a child starts at its parent's
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search("VmHWM: *(\\d+)", status.replace("\\t", " "))[1]) / 1024
 X = torch.randn(60_000, 784)
 bias, noisy = X.square_().sum(1), torch.randn(256, 784)
 softmax_mean(noisy, X[:100], X[:100], bias[:100])
-before = peak()
-softmax_mean(noisy, X, X, bias, scale=0.01)
-print(peak() - before)
 """
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
-def test_sixty_thousand_images_take_little_memory(root):
-    """The process's own peak, in MB; all the logits would be 61, the images are 188."""
-    command = [sys.executable, "-c", SIXTY_THOUSAND]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < 30
+    assert growth_of_peak(inputs, "softmax_mean(noisy, X, X, bias, scale=0.01)") < 30
 
 
 BAD = {

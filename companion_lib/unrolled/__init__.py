@@ -1,1 +1,0 @@
-"""Chapter 5: networks whose layers are steps of an optimization."""
